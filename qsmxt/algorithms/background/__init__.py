@@ -1,0 +1,1 @@
+"""Background field removal: the roster, one line a method."""

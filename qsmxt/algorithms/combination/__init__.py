@@ -1,0 +1,1 @@
+"""Coil combination: the roster, one line a method."""

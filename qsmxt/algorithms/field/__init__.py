@@ -1,0 +1,1 @@
+"""Field mapping: the roster, one line a method."""

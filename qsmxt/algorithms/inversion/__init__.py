@@ -1,0 +1,1 @@
+"""Dipole inversion: the roster, one line a method."""

@@ -1,0 +1,1 @@
+"""Masking: the roster, one line a method."""

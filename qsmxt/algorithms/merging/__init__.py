@@ -1,0 +1,1 @@
+"""Merging: the roster, one line a method."""

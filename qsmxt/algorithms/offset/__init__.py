@@ -1,0 +1,1 @@
+"""Phase-offset removal: the roster, one line a method."""

@@ -1,0 +1,1 @@
+"""Multiple orientations: the roster, one line a method."""

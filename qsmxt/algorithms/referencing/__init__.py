@@ -1,0 +1,1 @@
+"""Referencing: the roster, one line a method."""

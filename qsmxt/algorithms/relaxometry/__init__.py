@@ -1,0 +1,1 @@
+"""Relaxometry: the roster, one line a method."""

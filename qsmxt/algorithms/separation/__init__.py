@@ -1,0 +1,1 @@
+"""Source separation: the roster, one line a method."""

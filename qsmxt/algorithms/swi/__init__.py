@@ -1,0 +1,1 @@
+"""Susceptibility-weighted imaging: the roster, one line a method."""

@@ -1,0 +1,1 @@
+"""Phase unwrapping: the roster, one line a method."""

@@ -1,0 +1,1 @@
+"""BIDS in and out: queries, acquisitions, names and sidecars of derivatives."""

@@ -1,0 +1,1 @@
+"""Settings of a run: frozen dataclasses per stage; precedence default < preset < file < flag."""

@@ -1,0 +1,1 @@
+"""DICOM and NIfTI to BIDS, and maps back to DICOM."""

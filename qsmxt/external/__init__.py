@@ -1,0 +1,1 @@
+"""Programs that are not part of QSMxT, behind the same method records."""

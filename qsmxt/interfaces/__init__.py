@@ -1,0 +1,1 @@
+"""nipype interfaces, one per stage."""

@@ -1,0 +1,1 @@
+"""The digital head with known susceptibility: demo dataset, tests, benchmarks."""

@@ -1,0 +1,1 @@
+"""The vocabulary of the science: named arrays, stages and methods. Standard library only."""

@@ -1,0 +1,1 @@
+"""Figures, citations and HTML pages."""
