@@ -236,7 +236,7 @@ def method(
     parameters
         Frozen dataclass whose fields are made by :func:`parameter`.
     references
-        Keys in ``qsmxt/data/references.bib`` that a user of the method must cite.
+        Keys in ``qsmxt/data/references/*.bib`` that a user of the method must cite.
     sentence
         Methods text, a Python format string over the parameters.
     cost, status, extra
