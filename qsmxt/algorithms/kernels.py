@@ -93,9 +93,9 @@ def spherical_mean(grid: Grid, radius: float) -> np.ndarray:
 
 def gaussian(grid: Grid, sigma: float | tuple[float, float, float]) -> np.ndarray:
     """Half spectrum of a Gaussian of standard deviation ``sigma`` (mm, one number or one per axis), 1 at the origin."""
-    widths = (sigma,) * 3 if np.isscalar(sigma) else sigma
+    widths = sigma if isinstance(sigma, tuple) else (float(sigma),) * 3
     exponent = sum(
-        (np.float32(2 * np.pi**2 * s * s) * k * k for k, s in zip(fourier.frequencies(grid), widths, strict=True)),  # type: ignore[arg-type]
+        (np.float32(2 * np.pi**2 * s * s) * k * k for k, s in zip(fourier.frequencies(grid), widths, strict=True)),
         start=np.float32(0),
     )
     return np.exp(-exponent).astype(np.float32)

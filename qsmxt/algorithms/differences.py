@@ -1,0 +1,196 @@
+r"""Periodic forward differences, their adjoint, and the fused shrinkage step of total-variation solvers.
+
+.. math::
+
+    (\nabla x)_i(r) = \frac{x(r + e_i) - x(r)}{v_i}, \qquad
+    (\nabla^T y)(r) = \sum_i \frac{y_i(r - e_i) - y_i(r)}{v_i},
+
+with :math:`v_i` the voxel size (mm) and periodic indices, so that :math:`\nabla^T\nabla` has exactly the symbol
+:func:`qsmxt.algorithms.kernels.negative_laplacian`. A gradient is C-contiguous, float32, ``(3, x, y, z)``, in units of
+the volume per mm. An axis of one voxel has zero differences.
+
+The step that dominates the alternating direction method of multipliers (ADMM) for :math:`\lambda\|\nabla x\|_1` is
+
+.. math::
+
+    v = \nabla x + u, \quad z = \mathrm{shrink}(v, t), \quad u \leftarrow v - z = \mathrm{clip}(v, -t, t), \quad
+    \text{and then } \nabla^T(z - u) = \nabla^T(v - 2u).
+
+:func:`shrink_and_diverge` does all of it in one pass and keeps only :math:`u`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.geometry import Grid
+
+
+def inverse_sizes(grid: Grid) -> np.ndarray:
+    """One over the voxel size (1/mm), float32, shape (3,)."""
+    return np.array([1.0 / v for v in grid.voxel_size], dtype=np.float32)
+
+
+def gradient(volume: np.ndarray, grid: Grid, out: np.ndarray | None = None) -> np.ndarray:
+    """Forward differences of ``volume`` per mm, float32 ``(3, x, y, z)``.
+
+    >>> grid = Grid((2, 1, 2), (0.5, 1.0, 1.0))
+    >>> gradient(np.array([[[0, 0]], [[1, 0]]], dtype=np.float32), grid)[0].ravel().tolist()
+    [2.0, 0.0, -2.0, 0.0]
+    """
+    volume = np.ascontiguousarray(volume, dtype=np.float32)
+    if out is None:
+        out = np.empty((3, *volume.shape), dtype=np.float32)
+    parallel.run(_gradient, volume.shape[0], volume, inverse_sizes(grid), out)
+    return out
+
+
+def divergence(field: np.ndarray, grid: Grid, out: np.ndarray | None = None) -> np.ndarray:
+    """Adjoint of :func:`gradient` applied to ``field`` ``(3, x, y, z)`` (the negative of the divergence)."""
+    field = np.ascontiguousarray(field, dtype=np.float32)
+    if out is None:
+        out = np.empty(field.shape[1:], dtype=np.float32)
+    parallel.run(_divergence, field.shape[1], field, inverse_sizes(grid), out)
+    return out
+
+
+class Shrinkage:
+    r"""State of the split :math:`z = \nabla x` in an ADMM solver: the scaled dual :math:`u` and scratch space.
+
+    Parameters
+    ----------
+    grid
+        Grid of the volumes.
+    weights
+        Factors of the threshold, float32 ``(x, y, z)``; ``None`` means 1 everywhere.
+
+    Attributes
+    ----------
+    dual
+        :math:`u`, float32 ``(3, x, y, z)``.
+    """
+
+    def __init__(self, grid: Grid, weights: np.ndarray | None = None) -> None:
+        nx, ny, nz = grid.shape
+        self.grid = grid
+        self.dual = np.zeros((3, nx, ny, nz), dtype=np.float32)
+        if weights is None:
+            weights = np.ones((1, 1, nz), dtype=np.float32)
+        self._weights = np.ascontiguousarray(weights, dtype=np.float32)
+        self._starts = np.array([start for start, _ in parallel.slabs(nx)], dtype=np.int64)
+        self._slab = np.zeros(nx, dtype=np.int64)
+        self._slab[self._starts] = np.arange(self._starts.size)
+        self._halo = np.empty((self._starts.size, ny, nz), dtype=np.float32)
+        self._inverse = inverse_sizes(grid)
+
+    def step(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> np.ndarray:
+        r"""Update the dual for ``volume`` and write :math:`\nabla^T(z-u)` to ``out``.
+
+        ``threshold`` is :math:`\lambda/\rho` in units of ``volume`` per mm.
+        """
+        np.take(self.dual[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
+        parallel.run(
+            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), self._weights, self.dual,
+            self._halo, self._slab, self._inverse, out,
+        )  # fmt: skip
+        return out
+
+    def scale(self, factor: float) -> None:
+        """Multiply the dual, which is needed when the penalty changes by ``1 / factor``."""
+        self.dual *= np.float32(factor)
+
+
+@kernel
+def _difference(upper, lower, factor, out):
+    for k in range(out.size):
+        out[k] = (upper[k] - lower[k]) * factor
+
+
+@kernel
+def _gradient(start, stop, volume, inverse, out):
+    nx, ny, nz = volume.shape
+    for i in range(start, stop):
+        after = i + 1 if i + 1 < nx else 0
+        for j in range(ny):
+            below = j + 1 if j + 1 < ny else 0
+            row = volume[i, j]
+            _difference(volume[after, j], row, inverse[0], out[0, i, j])
+            _difference(volume[i, below], row, inverse[1], out[1, i, j])
+            _difference(row[1:], row[:-1], inverse[2], out[2, i, j, : nz - 1])
+            out[2, i, j, nz - 1] = (row[0] - row[nz - 1]) * inverse[2]
+
+
+@kernel
+def _add_difference(upper, lower, factor, out):
+    for k in range(out.size):
+        out[k] += (upper[k] - lower[k]) * factor
+
+
+@kernel
+def _divergence(start, stop, field, inverse, out):
+    _, nx, ny, nz = field.shape
+    for i in range(start, stop):
+        before = i - 1 if i > 0 else nx - 1
+        for j in range(ny):
+            above = j - 1 if j > 0 else ny - 1
+            row = field[2, i, j]
+            target = out[i, j]
+            _difference(field[0, before, j], field[0, i, j], inverse[0], target)
+            _add_difference(field[1, i, above], field[1, i, j], inverse[1], target)
+            _add_difference(row[:-1], row[1:], inverse[2], target[1:])
+            target[0] += (row[nz - 1] - row[0]) * inverse[2]
+
+
+@kernel
+def _reflect(upper, lower, dual, factor, threshold, weights, out):
+    """``v - 2 clip(v)`` of ``v = (upper - lower) factor + dual``."""
+    for k in range(out.size):
+        t = threshold * weights[k]
+        v = (upper[k] - lower[k]) * factor + dual[k]
+        out[k] = v - np.float32(2) * min(max(v, -t), t)
+
+
+@kernel
+def _clip(upper, lower, dual, factor, threshold, weights):
+    for k in range(dual.size):
+        t = threshold * weights[k]
+        dual[k] = min(max((upper[k] - lower[k]) * factor + dual[k], -t), t)
+
+
+@kernel
+def _shrink_and_diverge(start, stop, volume, threshold, weights, dual, halo, slab, inverse, out):
+    nx, ny, nz = volume.shape
+    plane = np.empty((ny, nz), dtype=np.float32)
+    across = np.empty(nz, dtype=np.float32)
+    along = np.empty(nz, dtype=np.float32)
+    keep = np.empty(nz, dtype=np.float32)
+    successor = np.empty(nz, dtype=np.float32)
+    full = weights.shape[0] > 1 or weights.shape[1] > 1
+    before = start - 1 if start > 0 else nx - 1
+    for j in range(ny):
+        w = weights[before, j] if full else weights[0, 0]
+        _reflect(volume[start, j], volume[before, j], halo[slab[start], j], inverse[0], threshold, w, plane[j])
+    for i in range(start, stop):
+        after = i + 1 if i + 1 < nx else 0
+        w = weights[i, ny - 1] if full else weights[0, 0]
+        _reflect(volume[i, 0], volume[i, ny - 1], dual[1, i, ny - 1], inverse[1], threshold, w, across)
+        for j in range(ny):
+            below = j + 1 if j + 1 < ny else 0
+            w = weights[i, j] if full else weights[0, 0]
+            row, target = volume[i, j], out[i, j]
+            _reflect(volume[after, j], row, dual[0, i, j], inverse[0], threshold, w, keep)
+            _clip(volume[after, j], row, dual[0, i, j], inverse[0], threshold, w)
+            _difference(plane[j], keep, inverse[0], target)
+            plane[j, :] = keep
+            _reflect(volume[i, below], row, dual[1, i, j], inverse[1], threshold, w, keep)
+            _clip(volume[i, below], row, dual[1, i, j], inverse[1], threshold, w)
+            _add_difference(across, keep, inverse[1], target)
+            across, keep = keep, across
+            successor[: nz - 1] = row[1:]
+            successor[nz - 1] = row[0]
+            _reflect(successor, row, dual[2, i, j], inverse[2], threshold, w, along)
+            _clip(successor, row, dual[2, i, j], inverse[2], threshold, w)
+            _add_difference(along[:-1], along[1:], inverse[2], target[1:])
+            target[0] += (along[nz - 1] - along[0]) * inverse[2]
