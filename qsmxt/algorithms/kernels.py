@@ -5,8 +5,12 @@ The relative field of a susceptibility distribution is :math:`f = d * \chi`. Thr
 ``"continuous"``
     :math:`D(k) = 1/3 - (k\cdot b)^2 / |k|^2`, zero at the origin. Used by the inversions.
 ``"greens"``
-    transform of :math:`d(r) = V\,(3 (r\cdot b)^2 - r^2)/(4\pi r^5)`, :math:`d(0) = 0`, with V the voxel volume. Exact
-    for oblique fields and in padded forward models. Used by forward simulation and projection onto dipole fields.
+    transform of the field of one uniformly magnetised voxel at the centres of the others, less the Lorentz term: far
+    away :math:`V\,(3 (r\cdot b)^2 - r^2)/(4\pi r^5)` with V the voxel volume. Within six voxel edges it is the sum over
+    the eight corners of :math:`\pm\arctan(xy/zr)/4\pi` (and :math:`\pm\mathrm{arsinh}` for oblique fields), beyond it
+    the expansion to fourth order. Sampling the point dipole instead is wrong by a factor of up to four at the
+    neighbours of 1 x 1 x 3 mm voxels. Exact for oblique fields and in padded forward models; used by forward simulation
+    and projection onto dipole fields.
 ``"discrete"``
     the ratio of central and second differences, consistent with finite-difference operators.
 
@@ -20,10 +24,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from qsmxt.algorithms import fourier
+from qsmxt.algorithms import fourier, parallel
+from qsmxt.algorithms.compiled import kernel
 from qsmxt.geometry import Grid
 
 DIPOLE_FORMS = ("continuous", "greens", "discrete")
+
+#: Distance, in units of the longest voxel edge, within which the "greens" dipole is integrated over the voxel exactly.
+NEAR_FIELD = 6.0
 
 
 def dipole(grid: Grid, form: str = "continuous") -> np.ndarray:
@@ -72,15 +80,62 @@ def offsets(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _dipole_greens(grid: Grid) -> np.ndarray:
-    x, y, z = offsets(grid)
-    bx, by, bz = (np.float32(b) for b in grid.b0_direction)
-    square = x * x + y * y + z * z
-    square[0, 0, 0] = 1.0
-    along = x * bx + y * by + z * bz
-    volume = np.float32(grid.voxel_volume / (4 * np.pi))
-    kernel = volume * (3 * along * along - square) / (square * square * np.sqrt(square))
-    kernel[0, 0, 0] = 0.0
-    return np.ascontiguousarray(fourier.forward(kernel).real)
+    x, y, z = (axis.ravel().astype(np.float64) for axis in offsets(grid))
+    size = np.array(grid.voxel_size)
+    direction = np.array(grid.b0_direction)
+    volume = np.empty(grid.shape, dtype=np.float32)
+    parallel.run(_far_dipole, grid.shape[0], x, y, z, size, direction, volume)
+    reach = [
+        min((n - 1) // 2, int(np.ceil(NEAR_FIELD * max(grid.voxel_size) / v)))
+        for n, v in zip(grid.shape, grid.voxel_size, strict=True)
+    ]
+    near = [np.arange(-m, m + 1) for m in reach]
+    volume[np.ix_(*near)] = _near_dipole(near, size, direction)
+    return np.ascontiguousarray(fourier.forward(volume).real)
+
+
+def _near_dipole(near: list[np.ndarray], size: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Field of a uniformly magnetised voxel at voxel centres, by sums over its eight corners, less the Lorentz term."""
+    edges = [np.append(n - 0.5, n[-1] + 0.5) * v for n, v in zip(near, size, strict=True)]
+    corners = np.meshgrid(*edges, indexing="ij", sparse=True)
+    radius = np.sqrt(sum(c * c for c in corners))
+    potential = np.zeros(radius.shape)
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        if direction[i]:
+            potential -= direction[i] ** 2 * np.arctan(corners[j] * corners[k] / (corners[i] * radius))
+        if direction[j] * direction[k]:
+            sheet = np.arcsinh(corners[i] / np.sqrt(corners[j] ** 2 + corners[k] ** 2))
+            potential += 2 * direction[j] * direction[k] * sheet
+    for axis in range(3):
+        potential = np.diff(potential, axis=axis)
+    potential /= 4 * np.pi
+    centre = tuple(n.size // 2 for n in near)
+    potential[centre] += 1 / 3
+    return potential
+
+
+@kernel
+def _far_dipole(start, stop, x, y, z, size, direction, out):
+    """Point dipole and the next term of the expansion of a voxel, which vanishes for cubes."""
+    volume = size[0] * size[1] * size[2] / (4 * np.pi)
+    qx, qy, qz = size[0] ** 2 / 24, size[1] ** 2 / 24, size[2] ** 2 / 24
+    bx, by, bz = direction[0], direction[1], direction[2]
+    trace = qx + qy + qz
+    along_trace = qx * bx * bx + qy * by * by + qz * bz * bz
+    for i in range(start, stop):
+        for j in range(y.size):
+            for k in range(z.size):
+                square = x[i] * x[i] + y[j] * y[j] + z[k] * z[k] + 1e-30
+                s = x[i] * bx + y[j] * by + z[k] * bz
+                moment = qx * x[i] * x[i] + qy * y[j] * y[j] + qz * z[k] * z[k]
+                mixed = qx * bx * x[i] + qy * by * y[j] + qz * bz * z[k]
+                inverse = 1 / square
+                value = 3 * s * s * inverse - 1
+                value += 105 * s * s * moment * inverse**3
+                value -= 15 * (moment + trace * s * s + 4 * s * mixed) * inverse**2
+                value += 3 * (trace + 2 * along_trace) * inverse
+                out[i, j, k] = volume * value * inverse / np.sqrt(square)
 
 
 def spherical_mean(grid: Grid, radius: float) -> np.ndarray:
