@@ -40,7 +40,7 @@ def combine_magnitude(magnitude: np.ndarray) -> np.ndarray:
         ``(echo, x, y, z)``, or one volume, of which the finite absolute values are returned.
     """
     echoes = _as_echoes(magnitude)
-    out = np.empty(echoes.shape[1:], dtype=np.float32)
+    out: np.ndarray = np.empty(echoes.shape[1:], dtype=np.float32)
     parallel.run(_root_sum_of_squares, out.shape[0], echoes, out)
     return out
 
@@ -67,12 +67,13 @@ def signal_mask(magnitude: np.ndarray, grid: Grid) -> np.ndarray:
     """
     combined = combine_magnitude(magnitude)
     grid.check("magnitude", combined)
+    shape, size = grid.shape, grid.voxel_size
     mask = (combined > _signal_threshold(combined)).view(np.uint8)
-    half = [0 if n == 1 else max(1, round(SMOOTHING_HALF_WIDTH / v)) for n, v in zip(grid.shape, grid.voxel_size)]
+    half = [0 if n == 1 else max(1, round(SMOOTHING_HALF_WIDTH / v)) for n, v in zip(shape, size, strict=True)]
     mask = _box_vote(mask, half, 0.4)
     _fill_holes(mask)
     narrow = [min(1, h) for h in half]
-    mask = _box_vote(_box_vote(mask, narrow, 0.6), narrow, 0.6)
+    mask = _box_vote(_box_vote(mask, narrow, 0.5), narrow, 0.5)
     return mask.view(bool)
 
 
@@ -176,7 +177,7 @@ def _root_sum_of_squares(start, stop, echoes, out):
 
 
 def _box_vote(mask: np.ndarray, half: list[int], fraction: float) -> np.ndarray:
-    """1 where more than ``fraction`` of the box of ``2 half + 1`` voxels is 1; voxels outside the volume do not count."""
+    """1 where more than ``fraction`` of the box of ``2 half + 1`` voxels is 1, as far as the box lies in the volume."""
     shape = mask.shape
     counts = np.empty(shape, dtype=np.uint16)
     parallel.run(_count_rows, shape[0], mask, counts, half[1], half[2])
