@@ -1,0 +1,213 @@
+r"""Morphology of masks in millimetres: distance transform, erosion, dilation, components, holes.
+
+The distance of a voxel inside a mask is the Euclidean distance between its centre and the centre of the nearest voxel
+outside,
+
+.. math:: d(r) = \min_{s \notin M} \lVert V (r - s) \rVert , \qquad V = \operatorname{diag}(v_x, v_y, v_z),
+
+and the voxels beyond the edge of the volume count as outside (there are no data). One capped transform replaces any
+number of erosions: a sphere of radius :math:`\rho` about a voxel lies in the mask if and only if :math:`d > \rho`.
+
+The transform is separable: along the last axis the distance to the nearest outside voxel of the row, then for the two
+other axes the minimum of :math:`d^2 + (k v)^2` over the neighbours at offset k. Nothing beyond the cap is looked at, so
+the cost is proportional to the cap and not to the size of the volume.
+
+All lengths are in mm, all masks bool ``(x, y, z)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.ndimage
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+
+#: A sphere whose radius equals a distance to this relative accuracy still reaches the voxel at that distance.
+TOUCH = 1e-5
+
+
+@kernel
+def _along_rows(start: int, stop: int, mask: np.ndarray, out: np.ndarray, step: float, cap: float) -> None:
+    ny, nz = mask.shape[1], mask.shape[2]
+    limit = np.float32(cap * cap)
+    for x in range(start, stop):
+        for y in range(ny):
+            run = 0
+            for z in range(nz):
+                run = run + 1 if mask[x, y, z] else 0
+                distance = np.float32(run * step)
+                out[x, y, z] = min(distance * distance, limit)
+            run = 0
+            for z in range(nz - 1, -1, -1):
+                run = run + 1 if mask[x, y, z] else 0
+                distance = np.float32(run * step)
+                out[x, y, z] = min(out[x, y, z], distance * distance)
+
+
+@kernel
+def _along_second(start: int, stop: int, source: np.ndarray, out: np.ndarray, step: float, cap: float) -> None:
+    ny, nz = source.shape[1], source.shape[2]
+    reach = int(cap / step)
+    for x in range(start, stop):
+        for y in range(ny):
+            row = out[x, y]
+            row[:] = source[x, y]
+            for k in range(-reach, reach + 1):
+                other = y + k
+                add = np.float32((k * step) ** 2)
+                if 0 <= other < ny:
+                    near = source[x, other]
+                    for z in range(nz):
+                        row[z] = min(row[z], near[z] + add)
+                else:
+                    for z in range(nz):
+                        row[z] = min(row[z], add)
+
+
+@kernel
+def _along_first(start: int, stop: int, source: np.ndarray, out: np.ndarray, step: float, cap: float) -> None:
+    nx, ny, nz = source.shape
+    reach = int(cap / step)
+    for x in range(start, stop):
+        for y in range(ny):
+            row = out[x, y]
+            row[:] = source[x, y]
+            for k in range(-reach, reach + 1):
+                other = x + k
+                add = np.float32((k * step) ** 2)
+                if 0 <= other < nx:
+                    near = source[other, y]
+                    for z in range(nz):
+                        row[z] = min(row[z], near[z] + add)
+                else:
+                    for z in range(nz):
+                        row[z] = min(row[z], add)
+            for z in range(nz):
+                row[z] = np.sqrt(row[z])
+
+
+def distance(mask: np.ndarray, grid: Grid, cap: float, *, border: bool = False) -> np.ndarray:
+    """Distance of every voxel of ``mask`` to the nearest voxel outside, float32, mm; 0 outside.
+
+    Parameters
+    ----------
+    mask
+        Bool volume.
+    grid
+        Shape and voxel size.
+    cap
+        Distances beyond this are returned as ``cap``, mm.
+    border
+        Whether what lies beyond the edge of the volume belongs to the mask. If not, the edge is an outside.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qsmxt.geometry import Grid
+    >>> mask = np.zeros((1, 1, 7), bool)
+    >>> mask[..., 1:6] = True
+    >>> distance(mask, Grid(mask.shape, (9.0, 9.0, 2.0)), 5.0)[0, 0]
+    array([0., 2., 4., 5., 4., 2., 0.], dtype=float32)
+    """
+    grid.check("mask", mask)
+    mask = np.ascontiguousarray(mask, dtype=bool)
+    if border:
+        widths = [int(np.ceil(cap / v)) for v in grid.voxel_size]
+        padded = np.pad(mask, [(w, w) for w in widths], mode="constant", constant_values=True)
+        inner = tuple(slice(w, w + n) for w, n in zip(widths, mask.shape, strict=True))
+        return np.ascontiguousarray(distance(padded, grid.with_shape(padded.shape), cap)[inner])  # type: ignore[arg-type]
+    first = np.empty(mask.shape, dtype=np.float32)
+    second = np.empty(mask.shape, dtype=np.float32)
+    vx, vy, vz = grid.voxel_size
+    length = mask.shape[0]
+    parallel.run(_along_rows, length, mask, first, vz, cap)
+    parallel.run(_along_second, length, first, second, vy, cap)
+    parallel.run(_along_first, length, second, first, vx, cap)
+    return first
+
+
+def erode(mask: np.ndarray, grid: Grid, radius: float, *, border: bool = False) -> np.ndarray:
+    """Voxels of ``mask`` about which a sphere of ``radius`` (mm) lies in the mask.
+
+    A radius of 0 returns the mask. With ``border=False`` spheres must also lie within the volume.
+    """
+    grid.check("mask", mask)
+    mask = np.ascontiguousarray(mask, dtype=bool)
+    if radius <= 0 or not mask.any():
+        return mask.copy()
+    reach = radius * (1 + TOUCH)
+    return distance(mask, grid, reach + min(grid.voxel_size), border=border) > np.float32(reach)
+
+
+def dilate(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
+    """Voxels within ``radius`` (mm) of a voxel of ``mask``."""
+    grid.check("mask", mask)
+    mask = np.ascontiguousarray(mask, dtype=bool)
+    return ~erode(~mask, grid, radius, border=True) if radius > 0 else mask.copy()
+
+
+def opening(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
+    """The part of ``mask`` that spheres of ``radius`` (mm) inside it reach; the volume's edge is no outside."""
+    return dilate(erode(mask, grid, radius, border=True), grid, radius)
+
+
+def closing(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
+    """``mask`` with all gaps filled that no sphere of ``radius`` (mm) outside it can enter."""
+    widths = [int(np.ceil(radius / v)) + 1 for v in grid.voxel_size]
+    padded = np.pad(np.asarray(mask, dtype=bool), [(w, w) for w in widths])
+    wide = grid.with_shape(padded.shape)  # type: ignore[arg-type]
+    closed = erode(dilate(padded, wide, radius), wide, radius, border=True)
+    inner = tuple(slice(w, w + n) for w, n in zip(widths, grid.shape, strict=True))
+    return np.ascontiguousarray(closed[inner])
+
+
+def _neighbourhood(neighbours: int) -> np.ndarray:
+    ranks = {6: 1, 18: 2, 26: 3}
+    if neighbours not in ranks:
+        raise InputError(f"neighbours: expected 6, 18 or 26, found {neighbours}")
+    return scipy.ndimage.generate_binary_structure(3, ranks[neighbours])
+
+
+def components(mask: np.ndarray, *, neighbours: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Connected components: labels (int32, 0 outside) in scan order, and the voxels of each (index 0 is label 1)."""
+    labels, count = scipy.ndimage.label(np.asarray(mask, dtype=bool), structure=_neighbourhood(neighbours))
+    return labels.astype(np.int32, copy=False), np.bincount(labels.ravel(), minlength=count + 1)[1:]
+
+
+def largest_component(mask: np.ndarray, *, neighbours: int = 6) -> np.ndarray:
+    """The connected component with most voxels (the first in scan order of equals); empty if ``mask`` is empty."""
+    labels, sizes = components(mask, neighbours=neighbours)
+    if sizes.size == 0:
+        return np.zeros(labels.shape, dtype=bool)
+    return labels == int(np.argmax(sizes)) + 1
+
+
+def fill_holes(mask: np.ndarray, *, largest: int | None = None) -> np.ndarray:
+    """``mask`` with its cavities filled: groups of outside voxels (6-connected) that do not reach the volume's edge.
+
+    Parameters
+    ----------
+    mask
+        Bool volume.
+    largest
+        Cavities of more voxels than this stay open; ``None`` fills all.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if not mask.any():
+        return mask.copy()
+    start, stop = bounding_box(mask)
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    outside = np.pad(~mask[box], 1, constant_values=True)
+    labels, sizes = components(outside)
+    fill = np.ones(sizes.size + 1, dtype=bool)
+    fill[0] = False
+    fill[labels[0, 0, 0]] = False
+    if largest is not None:
+        fill[1:] &= sizes <= largest
+    out = mask.copy()
+    out[box] |= fill[labels][1:-1, 1:-1, 1:-1]
+    return out
