@@ -71,10 +71,10 @@ def test_head_mask_does_not_depend_on_the_scale(head, scale):
 def test_head_mask_does_not_depend_on_the_field_of_view(head):
     magnitude, ball, _ = head
     rng = np.random.default_rng(1)
-    wide = [(40, 40)] * 3
-    noise = 20 * (rng.standard_normal((1, 128, 132, 124)) + 1j * rng.standard_normal((1, 128, 132, 124)))
+    wide = [(20, 20)] * 3
+    noise = 20 * (rng.standard_normal((1, 88, 92, 84)) + 1j * rng.standard_normal((1, 88, 92, 84)))
     large = np.abs(noise).astype(np.float32)
-    large[0, 40:88, 40:92, 40:84] = magnitude[0]
+    large[0, 20:68, 20:72, 20:64] = magnitude[0]
     mask = signal_mask(large, Grid(large.shape[1:], (1.5, 1.5, 1.5)))
     truth = np.pad(ball, wide)
     assert (mask & truth).sum() > 0.999 * truth.sum()
