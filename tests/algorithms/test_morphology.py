@@ -70,7 +70,7 @@ def test_closing_fills_a_cleft_and_opening_cuts_a_bridge():
     assert morphology.closing(mask, grid, 2.0)[10, 10, 9:11].all()
     bridge = mask.copy()
     bridge[10, 10, 9:11] = True
-    assert not morphology.opening(bridge, grid, 1.0)[10, 10, 9:11].any()
+    assert not morphology.opening(bridge, grid, 2.0)[10, 10, 9:11].any()
 
 
 def test_erosion_by_nothing_is_the_mask_and_a_copy():
