@@ -139,6 +139,16 @@ class DeclaredParameter:
             )
 
 
+def declared_fields(settings: type) -> tuple[DeclaredParameter, ...]:
+    """The fields of a dataclass that :func:`parameter` made, in the order of their declaration."""
+    hints = typing.get_type_hints(settings)
+    return tuple(
+        DeclaredParameter(f.name, hints[f.name], f.default, f.metadata[_METADATA_KEY])
+        for f in dataclasses.fields(settings)
+        if _METADATA_KEY in f.metadata
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """A registered method; see the module docstring for the meaning of its fields."""
@@ -165,11 +175,7 @@ class Method:
 
     def declared_parameters(self) -> tuple[DeclaredParameter, ...]:
         """All parameters in the order of their declaration."""
-        hints = typing.get_type_hints(self.parameters)
-        return tuple(
-            DeclaredParameter(f.name, hints[f.name], f.default, f.metadata[_METADATA_KEY])
-            for f in dataclasses.fields(self.parameters)
-        )
+        return declared_fields(self.parameters)
 
     def configure(self, values: Mapping[str, Any] | None = None) -> Any:
         """The parameter object with ``values`` in place of defaults, every value checked."""
