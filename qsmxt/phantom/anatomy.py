@@ -139,6 +139,8 @@ PAIRED_AIR = (
     Ellipsoid((60, -5, -42), (14, 4, 4)),  # ear canal
 )
 SINGLE_AIR = (Ellipsoid((0, 40, -48), (13, 16, 11)), Ellipsoid((0, 62, -66), (14, 24, 14)))  # sphenoid, nasal cavity
+#: Bone between an air cavity and the brain, mm.
+CAVITY_WALL = 1.0
 SINUS_RADIUS = 3.5
 VEINS = 60
 VEIN_RADII = (0.6, 1.4)
@@ -269,7 +271,9 @@ class Coordinates:
         return i, j, k
 
 
-def paint(coordinates: Coordinates, rng: np.random.Generator, *, haemorrhage: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def paint(
+    coordinates: Coordinates, rng: np.random.Generator, *, haemorrhage: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Tissue at every sample.
 
     Returns
@@ -279,7 +283,7 @@ def paint(coordinates: Coordinates, rng: np.random.Generator, *, haemorrhage: bo
     brain
         Whether the sample belongs to the brain: everything inside the cortical surface, the cerebellum and the brainstem,
         with the ventricles, the interhemispheric fissure, veins and lesions in it; without the subarachnoid space, the
-        sagittal sinus and air.
+        sagittal sinus, air and the thin bone around the air.
     """
     labels = np.zeros(coordinates.shape, dtype=np.uint8)
     brain = np.zeros(coordinates.shape, dtype=bool)
@@ -297,9 +301,13 @@ def paint(coordinates: Coordinates, rng: np.random.Generator, *, haemorrhage: bo
     _paint_ellipsoid(labels, coordinates, MICROBLEED, "microbleed", brain)
     if haemorrhage:
         _paint_ellipsoid(labels, coordinates, HAEMORRHAGE, "haemorrhage", brain)
-    for shape in (*(e.mirrored(side) for e in PAIRED_AIR for side in (1, -1)), *SINGLE_AIR):
+    cavities = (*(e.mirrored(side) for e in PAIRED_AIR for side in (1, -1)), *SINGLE_AIR)
+    for shape in cavities:
+        wall = Ellipsoid(shape.centre, tuple(r + CAVITY_WALL for r in shape.radii))  # type: ignore[arg-type]
+        _paint_ellipsoid(labels, coordinates, wall, "bone", (labels == INDEX["csf"]) | brain)
+    for shape in cavities:
         _paint_ellipsoid(labels, coordinates, shape, "air")
-    brain &= labels != 0
+    brain &= (labels != INDEX["air"]) & (labels != INDEX["bone"])
     return labels, brain
 
 

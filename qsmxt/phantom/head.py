@@ -263,7 +263,9 @@ def block_mean(volume: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
     out = volume
     for axis in (2, 1, 0):
         count = factors[axis]
-        parts = [out[tuple(slice(i, None, count) if a == axis else slice(None) for a in range(3))] for i in range(count)]
+        parts = [
+            out[tuple(slice(i, None, count) if a == axis else slice(None) for a in range(3))] for i in range(count)
+        ]
         summed = parts[0].astype(kind)
         for part in parts[1:]:
             summed += part
