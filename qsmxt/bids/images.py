@@ -1,0 +1,221 @@
+"""Open NIfTI images, and say clearly what is wrong with one that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsmxt.errors import InputError, MissingInputError
+
+#: First bytes of an unlocked git-annex file whose content is not here.
+_ANNEX_POINTER = b"/annex/objects/"
+
+#: Largest displacement of a voxel (fraction of the smallest voxel edge) between images on "the same" grid.
+GRID_TOLERANCE = 0.05
+
+#: Angle between the frames of sform and qform (degrees) above which they count as different.
+FRAME_TOLERANCE = 1.0
+
+_CODE_NAMES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI152", 5: "template"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Geometry of an image: shape of the volume, affine (mm), and remarks about how the affine was chosen."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def open_image(path: Path) -> Any:
+    """The nibabel image in ``path``, header read, data untouched.
+
+    Raises
+    ------
+    MissingInputError
+        If the file does not exist, is a broken link, or is a git-annex placeholder.
+    InputError
+        If it is empty, truncated or no NIfTI image.
+    """
+    import nibabel
+
+    _check_content(path)
+    try:
+        image = nibabel.load(path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: expected a NIfTI image, found a file that cannot be read as one ({_one_line(error)}); "
+            "convert or copy it again"
+        ) from None
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise InputError(f"{path}: expected a NIfTI image, found {type(image).__name__}; convert it")
+    _check_length(path, image)
+    return image
+
+
+def read_header(path: Path) -> Header:
+    """Geometry of the 3-D image in ``path``; errors as in :func:`open_image`, or if it is not one volume."""
+    image = open_image(path)
+    affine, notes = choose_affine(image.header)
+    return Header(path, volume_shape(path, image.shape), affine, tuple(f"{path.name}: {note}" for note in notes))
+
+
+def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
+    """Numbers as they are stored (x, y, z), with the slope and intercept of the header.
+
+    A slope of 0, or one that is not finite, means that there is no scaling.
+    """
+    image = open_image(path)
+    shape = volume_shape(path, image.shape)
+    proxy: Any = image.dataobj
+    try:
+        stored = np.asanyarray(proxy.get_unscaled())
+    except Exception as error:
+        raise InputError(
+            f"{path}: expected {image.shape} voxels, found a file that ends early ({_one_line(error)}); copy it again"
+        ) from None
+    slope, intercept = float(proxy.slope), float(proxy.inter)
+    if stored.dtype.kind not in "iuf":
+        raise InputError(
+            f"{path}: expected real numbers, found values of type {stored.dtype}; "
+            "store magnitude and phase, or real and imaginary part, as separate images"
+        )
+    if not np.isfinite(slope) or slope == 0:
+        slope, intercept = 1.0, 0.0
+    return stored.reshape(shape), slope, intercept if np.isfinite(intercept) else 0.0
+
+
+def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Shape of a single volume; trailing axes of length one are dropped."""
+    if len(shape) < 2 or any(n != 1 for n in shape[3:]) or min(shape) < 1:
+        raise InputError(
+            f"{path}: expected one volume (three axes), found shape {tuple(shape)}; "
+            "store every echo in a file of its own, as BIDS requires"
+        )
+    x, y, z = (*shape, 1)[:3]
+    return int(x), int(y), int(z)
+
+
+def choose_affine(header: Any) -> tuple[np.ndarray, list[str]]:
+    """Voxel-to-scanner matrix of a NIfTI header, with remarks.
+
+    The direction of B0 follows from it, so the transform to scanner coordinates (code 1) is preferred, the
+    sform before the qform; then one that was aligned to another image (code 2); one to a template (3, 4) turns
+    B0 and is used only if there is nothing else.
+    """
+    codes = {"sform": int(header["sform_code"]), "qform": int(header["qform_code"])}
+    matrices = {"sform": header.get_sform(), "qform": header.get_qform()}
+    rank = {1: 0, 2: 1}
+    known = [kind for kind in ("sform", "qform") if codes[kind] > 0]
+    if not known:
+        return header.get_best_affine(), [
+            "neither sform nor qform is set; B0 is taken to lie along the third axis of the image"
+        ]
+    chosen = min(known, key=lambda kind: rank.get(codes[kind], 2))
+    notes = []
+    if len(known) == 2:
+        angle = _frame_angle(matrices["sform"], matrices["qform"])
+        if angle > FRAME_TOLERANCE:
+            names = {kind: _CODE_NAMES.get(codes[kind], str(codes[kind])) for kind in known}
+            notes.append(
+                f"sform ({names['sform']}) and qform ({names['qform']}) differ by {angle:.1f} degrees; "
+                f"the {chosen} gives the direction of B0"
+            )
+    if rank.get(codes[chosen], 2) == 2:
+        space = _CODE_NAMES.get(codes[chosen], "another")
+        notes.append(f"the only transform leads to {space} space, not to the scanner; B0 may lie elsewhere")
+    return np.asarray(matrices[chosen], dtype=np.float64), notes
+
+
+def check_same_grid(first: Header, other: Header) -> None:
+    """Raise :class:`InputError` unless both images have the same voxels in the same places."""
+    if first.shape != other.shape:
+        raise InputError(
+            f"{other.path}: expected the shape {first.shape} of {first.path.name}, found {other.shape}; "
+            "all images of one acquisition must share one grid"
+        )
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= first.shape
+    distance = float(np.abs((first.affine - other.affine) @ corners.T)[:3].max())
+    voxel = float(np.linalg.norm(first.affine[:3, :3], axis=0).min())
+    if not distance <= GRID_TOLERANCE * voxel:
+        raise InputError(
+            f"{other.path}: expected the affine of {first.path.name}, found one that moves voxels by up to "
+            f"{distance:.3g} mm; all images of one acquisition must share one grid"
+        )
+
+
+def _frame_angle(first: np.ndarray, second: np.ndarray) -> float:
+    cosines = []
+    for a, b in zip(first[:3, :3].T, second[:3, :3].T, strict=True):
+        norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+        cosines.append(float(a @ b) / norm if norm > 0 else 1.0)
+    return float(np.degrees(np.arccos(np.clip(min(cosines), -1.0, 1.0))))
+
+
+def _check_content(path: Path) -> None:
+    if not path.exists():
+        if path.is_symlink():
+            raise MissingInputError(
+                f"{path}: expected an image, found a broken link; fetch its content (datalad get, git annex get)"
+            )
+        raise MissingInputError(f"{path}: expected an image, found no such file")
+    if not path.is_file():
+        raise MissingInputError(f"{path}: expected an image, found a folder")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(32)
+    except OSError as error:
+        raise MissingInputError(f"{path}: expected a readable image, found {error.strerror}") from None
+    if not start:
+        raise InputError(f"{path}: expected a NIfTI image, found an empty file; convert or copy it again")
+    if start.startswith(_ANNEX_POINTER):
+        raise MissingInputError(
+            f"{path}: expected an image, found a git-annex placeholder; fetch its content (datalad get)"
+        )
+
+
+def _check_length(path: Path, image: Any) -> None:
+    """A truncated file has a sound header: compare the length it announces with the length there is."""
+    header = image.header
+    expected = int(header.get_data_offset()) + int(np.prod(image.shape)) * header.get_data_dtype().itemsize
+    if path.name.endswith(".gz"):
+        found = _uncompressed_length(path, expected)
+    else:
+        found = path.stat().st_size
+    if found < expected:
+        raise InputError(
+            f"{path}: expected {expected} bytes for {image.shape} voxels, found {found}: the file is truncated; "
+            "convert or copy it again"
+        )
+
+
+def _uncompressed_length(path: Path, expected: int) -> int:
+    """Length of the content of a gzip file.
+
+    The last four bytes of a sound file hold it modulo 2^32; only if they disagree is the file read to its end.
+    """
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        announced = int.from_bytes(stream.read(4), "little")
+    if announced == expected % 2**32:
+        return expected
+    length = 0
+    try:
+        with gzip.open(path) as content:
+            while block := content.read(1 << 20):
+                length += len(block)
+    except (EOFError, OSError, zlib.error):
+        pass
+    return length
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
