@@ -66,16 +66,17 @@ def _rows(series: SeriesVolumes) -> list[Row]:
 
 def _classify_exam(rows: list[Row]) -> None:
     _separate_elements(rows)
+    complex_protocols = {(_protocol(row), tuple(row.echo_times)) for row in rows if row.component in PARTS[1:]}
     for row in rows:
-        _first_reading(row)
+        _first_reading(row, (_protocol(row), tuple(row.echo_times)) in complex_protocols)
     _number_inversions(rows)
     groups: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.type in PARTS:
+        if row.type in (*PARTS, "fieldmap"):
             groups[_protocol(row)].append(row)
     number = 0
     for members in groups.values():
-        _fieldmaps(members)
+        number = _fieldmaps(members, number)
         number = _pair([row for row in members if row.type in PARTS], number)
     for row in rows:
         if not row.group:
@@ -105,8 +106,8 @@ def _protocol(row: Row) -> Hashable:
             orientation, source.sequence_name)  # fmt: skip
 
 
-def _first_reading(row: Row) -> None:
-    """Type of a row by itself."""
+def _first_reading(row: Row, has_phase: bool) -> None:
+    """Type of a row by itself; ``has_phase`` if its protocol also gave phase, real or imaginary images."""
     values = {value.upper() for value in row.image_type}
     source = row.source
     row.type = row.component if row.component in PARTS else "extra"
@@ -123,7 +124,7 @@ def _first_reading(row: Row) -> None:
         row.type = "skip"
     elif not row.component:
         row.warnings.append("the tags do not say whether this is magnitude or phase")
-    elif _is_t1w(row):
+    elif _is_t1w(row, has_phase):
         row.type, row.suffix = "T1w", "T1w"
     elif row.type in PARTS and row.repetitions > MOST_REPETITIONS:
         row.type = "skip"
@@ -132,7 +133,7 @@ def _first_reading(row: Row) -> None:
         row.suffix = "extra"
 
 
-def _is_t1w(row: Row) -> bool:
+def _is_t1w(row: Row, has_phase: bool) -> bool:
     """Short-echo 3-D gradient echo, inversion-prepared, or called T1-weighted by its protocol."""
     source = row.source
     times = row.echo_times
@@ -144,7 +145,9 @@ def _is_t1w(row: Row) -> bool:
         return False
     prepared = source.inverts or bool(row.inversion_time) or bool(_PREPARED_SEQUENCE.search(source.sequence_name))
     prepared = prepared or "MP" in source.sequence_variant
-    return prepared or (len(times) == 1 and bool(_T1.search(f"{source.protocol} {source.series_description}")))
+    return prepared or (
+        len(times) == 1 and not has_phase and bool(_T1.search(f"{source.protocol} {source.series_description}"))
+    )
 
 
 def _number_inversions(rows: list[Row]) -> None:
@@ -162,13 +165,12 @@ def _number_inversions(rows: list[Row]) -> None:
             row.type, row.suffix = row.component, "MP2RAGE"
 
 
-def _fieldmaps(rows: list[Row]) -> None:
+def _fieldmaps(rows: list[Row], number: int) -> int:
     """Field maps among the rows of one protocol: a phase difference, or a field-map sequence."""
     mags = [row for row in rows if row.type == "mag"]
-    phases = [row for row in rows if row.type == "phase"]
-    for phase in phases:
+    for phase in [row for row in rows if row.type == "phase"]:
         product = bool(_FIELDMAP_SEQUENCE.match(phase.source.sequence_name))
-        two = [m for m in mags if len(m.echo_times) == 2 and m.slices == phase.slices]
+        two = [m for m in mags if m.type == "mag" and len(m.echo_times) == 2 and m.slices == phase.slices]
         lone = len(phase.echo_times) == 1
         difference = lone and any(_same(m.echo_times[1], phase.echo_times[0]) for m in two)
         if not product and not (difference and phase.source.vendor == "siemens"):
@@ -178,17 +180,27 @@ def _fieldmaps(rows: list[Row]) -> None:
             phase.warnings.append("phase of a field map without its magnitudes: the echo times are not known")
             continue
         partner = min(two, key=lambda m: abs(m.source.series_number - phase.source.series_number))
-        for row in (phase, partner):
-            row.type = "fieldmap"
+        number = _join("fieldmap", number, phase, partner)
         phase.suffix, partner.suffix = ("phasediff" if lone else "phase1"), "magnitude1"
+    for field in [row for row in rows if row.suffix == "fieldmap"]:
+        same = [m for m in mags if m.type == "mag" and m.slices == field.slices]
+        number = _join("fieldmap", number, field, *same[:1])
+        for mag in same[:1]:
+            mag.suffix = "magnitude"
+        if not same:
+            field.type, field.suffix = "extra", "extra"
+            field.warnings.append("field map without magnitude")
     for mag in mags:
         if mag.type == "mag" and _FIELDMAP_SEQUENCE.match(mag.source.sequence_name):
             mag.type, mag.suffix = "extra", "extra"
             mag.warnings.append("magnitude of a field map without its phase")
-    maps = [row for row in rows if row.suffix == "fieldmap"]
-    if maps:
-        for mag in mags:
-            mag.type, mag.suffix = "fieldmap", "magnitude"
+    return number
+
+
+def _join(kind: str, number: int, *rows: Row) -> int:
+    for row in rows:
+        row.type, row.group = kind, number + 1
+    return number + 1
 
 
 def _same(a: float, b: float) -> bool:
@@ -274,8 +286,10 @@ def _clock(text: str) -> float:
 
 
 def _whole_groups(rows: list[Row]) -> None:
-    """Decide about magnitudes that no phase belongs to."""
+    """Decide about magnitudes that no phase belongs to, and about the phase of inversion-prepared images."""
     for row in rows:
+        if row.type == "phase" and row.source.inverts and row.suffix != "MP2RAGE":
+            row.type = "skip"
         if row.type != "mag" or any(r.group == row.group and r is not row and r.type in PARTS for r in rows):
             continue
         spin_echo = "SE" in row.source.scanning_sequence and "GR" not in row.source.scanning_sequence
@@ -283,12 +297,13 @@ def _whole_groups(rows: list[Row]) -> None:
             continue
         if spin_echo and len(row.echo_times) > 1:
             row.suffix = "MESE"
-        elif (
-            not row.is_gradient_echo
-            or row.source.inverts
-            or (len(row.echo_times) < 2 and (not row.echo_times or row.echo_times[0] < SHORTEST_T2STARW))
-        ):
+        elif not row.is_gradient_echo or row.source.inverts or _too_short(row):
             row.type, row.suffix = "extra", "extra"
+
+
+def _too_short(row: Row) -> bool:
+    """A single echo that is too early for T2* contrast."""
+    return len(row.echo_times) < 2 and (not row.echo_times or row.echo_times[0] < SHORTEST_T2STARW)
 
 
 def _suffixes(rows: list[Row]) -> None:
@@ -311,7 +326,7 @@ def _label(rows: list[Row]) -> None:
     clashes: dict[Hashable, list[list[Row]]] = defaultdict(list)
     for members in _groups(rows):
         first = members[0]
-        if first.type != "skip":
+        if first.type not in ("skip", "extra"):
             clashes[_name_key(first)].append(members)
     for groups in clashes.values():
         if len(groups) > 1:
@@ -323,13 +338,13 @@ def _groups(rows: list[Row]) -> list[list[Row]]:
     groups: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         kind = row.type if row.type not in PARTS else "part"
-        groups[(row.group, kind, row.suffix if kind != "part" else "")].append(row)
+        groups[(row.group, kind, row.suffix if kind == "T1w" else "", row.inversion)].append(row)
     return sorted(groups.values(), key=lambda g: (_clock(g[0].source.acquisition_time), g[0].source.series_number))
 
 
 def _name_key(row: Row) -> Hashable:
-    kind = "part" if row.type in PARTS else row.type
-    return (row.acquisition.casefold(), kind, row.suffix, row.inversion, row.reconstruction)
+    suffix = "fieldmap" if row.type == "fieldmap" else row.suffix
+    return (row.acquisition.casefold(), suffix, row.inversion, row.reconstruction)
 
 
 def _tell_apart(groups: list[list[Row]]) -> None:
