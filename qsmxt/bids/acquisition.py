@@ -120,7 +120,7 @@ def load_acquisition(
     magnitude = np.ones_like(phase) if loaded.magnitude is None else loaded.magnitude
     if loaded.magnitude is None:
         loaded.notes.append("no magnitude image: all voxels with signal weigh the same")
-    _silence(phase, magnitude, loaded)
+    _clear_background(phase, magnitude, loaded)
     return Acquisition(
         wrapped_phase=phase,
         magnitude=magnitude,
@@ -233,7 +233,7 @@ def _correct_maker(unit: ProcessingUnit, phase: np.ndarray, phase_sign: str, loa
         loaded.note("PhaseSign", "as stored", "phase sign as stored: paramagnetic fields count as positive")
 
 
-def _silence(phase: np.ndarray, magnitude: np.ndarray, loaded: _Loaded) -> None:
+def _clear_background(phase: np.ndarray, magnitude: np.ndarray, loaded: _Loaded) -> None:
     """Phase 0 and magnitude 0 in voxels without signal, in place."""
     if loaded.filled is not None:
         share = 100 * float(loaded.filled.mean())

@@ -184,8 +184,7 @@ def _check_content(path: Path) -> None:
 
 def _check_length(path: Path, image: Any) -> None:
     """A truncated file has a sound header: compare the length it announces with the length there is."""
-    header = image.header
-    expected = int(header.get_data_offset()) + int(np.prod(image.shape)) * header.get_data_dtype().itemsize
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     if path.name.endswith(".gz"):
         found = _uncompressed_length(path, expected)
     else:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qsmxt.bids.atomic import UMASK
 from qsmxt.bids.entities import is_label, strip_prefix
 from qsmxt.errors import InputError, MissingInputError, SelectionError
 
@@ -91,7 +92,11 @@ def list_images(
         If pybids cannot read the dataset or the database.
     """
     try:
-        layout = _shared_layout(root, Path(database_dir)) if database_dir else _layout(root, subjects, all_subjects)
+        layout = (
+            _shared_layout(root, Path(database_dir).absolute())
+            if database_dir
+            else _layout(root, subjects, all_subjects)
+        )
         found = layout.get(subject=list(subjects), extension=list(IMAGE_EXTENSIONS), return_type="filename")
     except Exception as error:
         where = f" with the database {database_dir} (delete it if it is damaged or of another dataset)"
@@ -108,7 +113,7 @@ def list_images(
 
 
 def _layout(root: Path, subjects: Sequence[str], all_subjects: bool) -> Any:
-    ignore: list[Any] = [*_ignored_folders(root), _HIDDEN]
+    ignore: list[Any] = [*_ignored_folders(), _HIDDEN]
     if not all_subjects:
         wanted = "|".join(re.escape(label) for label in subjects)
         ignore.append(re.compile(rf"^/sub-(?!(?:{wanted})(?:[/_]|$))"))
@@ -121,8 +126,8 @@ def _shared_layout(root: Path, database: Path) -> Any:
         database.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{database.name}.", dir=database.parent))
         try:
-            _bids_layout(root, [*_ignored_folders(root), _HIDDEN], building).close()
-            building.chmod(0o777 & ~_umask())
+            _bids_layout(root, [*_ignored_folders(), _HIDDEN]).save(str(building), replace_connection=False)
+            building.chmod(0o777 & ~UMASK)
             _put_in_place(building, database)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -150,11 +155,5 @@ def _bids_layout(root: Path, ignore: list[Any], database: Path | None = None) ->
         return BIDSLayout(str(root), validate=False, indexer=indexer, database_path=database)
 
 
-def _ignored_folders(root: Path) -> list[re.Pattern[str]]:
+def _ignored_folders() -> list[re.Pattern[str]]:
     return [re.compile(rf"^/{name}(?:/|$)") for name in _IGNORED]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
