@@ -1,9 +1,9 @@
 """Shapes of the digital head: which tissue lies at which point.
 
-Head frame: x to the right, y to the front, z up, mm, origin near the middle of the head. The anatomy is a list of closed
-forms (ellipsoids, tubes, sinusoidal folds) that are painted one over the other, so that any grid can sample it. A smooth
-deformation changes the coordinates at which the forms are evaluated, never the sampled labels: a deformed head is as exact
-as the undeformed one.
+Head frame: x to the right, y to the front, z up, mm, origin near the middle of the head. The anatomy is a list of
+closed forms (ellipsoids, tubes, sinusoidal folds) that are painted one over the other, so that any grid can sample
+it. A smooth deformation changes the coordinates at which the forms are evaluated, never the sampled labels: a
+deformed head is as exact as the undeformed one.
 
 Tissue indices 1 to 11 follow the susceptibility phantom of the reconstruction challenge 2.0 (Marques 2021,
 doi:10.1002/mrm.28716), from which the susceptibilities of the brain are taken.
@@ -218,7 +218,7 @@ class Coordinates:
         self.axes = tuple(
             ((np.arange(n) - (n - 1) / 2) * h).astype(np.float32) for n, h in zip(shape, spacing, strict=True)
         )
-        self._volumes: tuple[np.ndarray, ...] | None = None
+        self._volumes: tuple[np.ndarray, ...] = ()
         self.stray = 0.0
         if deformation is not None:
             self._volumes = tuple(deformation.volume(c, self.axes) for c in range(3))  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ class Coordinates:
 
     def at(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Head coordinates in ``box``, shaped for broadcasting."""
-        if self._volumes is not None:
+        if self._volumes:
             x, y, z = (v[box] for v in self._volumes)
             return x, y, z
         x, y, z = (axis[part] for axis, part in zip(self.axes, box, strict=True))
@@ -265,7 +265,7 @@ class Coordinates:
             index, target = index[inside], points[inside]
             here = np.stack([a[i] for a, i in zip(self.axes, index.T, strict=True)], axis=1).astype(float)
             if self.deformation is not None:
-                here = np.stack([v[tuple(index.T)] for v in self._volumes], axis=1).astype(float)  # type: ignore[union-attr]
+                here = np.stack([volume[tuple(index.T)] for volume in self._volumes], axis=1).astype(float)
             found.append(index[((here - target) ** 2).sum(axis=1) <= radius**2])
         i, j, k = np.unique(np.concatenate(found), axis=0).T
         return i, j, k
@@ -281,9 +281,9 @@ def paint(
     labels
         Index of the tissue, uint8.
     brain
-        Whether the sample belongs to the brain: everything inside the cortical surface, the cerebellum and the brainstem,
-        with the ventricles, the interhemispheric fissure, veins and lesions in it; without the subarachnoid space, the
-        sagittal sinus, air and the thin bone around the air.
+        Whether the sample belongs to the brain: everything inside the cortical surface, the cerebellum and the
+        brainstem, with the ventricles, the interhemispheric fissure, veins and lesions in it; without the
+        subarachnoid space, the sagittal sinus, air and the thin bone around the air.
     """
     labels = np.zeros(coordinates.shape, dtype=np.uint8)
     brain = np.zeros(coordinates.shape, dtype=bool)

@@ -2,9 +2,9 @@ r"""Field of a susceptibility distribution by linear convolution with the dipole
 
 .. math:: f = d * \chi,\qquad d(r) = V\,\frac{3 (r\cdot b)^2 - r^2}{4\pi r^5},\quad d(0) = 0
 
-The Lorentz-corrected Green's function is sampled at the grid points. Zero padding to twice the size makes the convolution
-linear; the padded volume is never stored, because each axis is padded only when its transform is taken, and the kernel is
-even in x when B0 lies in the y-z plane, so that an eighth of it suffices.
+The Lorentz-corrected Green's function is sampled at the grid points. Zero padding to twice the size makes the
+convolution linear; the padded volume is never stored, because each axis is padded only when its transform is taken,
+and the kernel is even in x when B0 lies in the y-z plane, so that an eighth of it suffices.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DipoleField:
         if abs(b0_direction[0]) > 1e-9:
             raise InputError(f"b0_direction: expected a field in the y-z plane, found {b0_direction}")
         self.shape, self.spacing, self.direction = shape, spacing, b0_direction
-        self.below = int(round(below / spacing[2]))
+        self.below = round(below / spacing[2])
         sizes = (2 * shape[0], 2 * shape[1], 2 * shape[2] + self.below)
         self.padded = tuple(fast_length(n, even=True) for n in sizes)
         self.transfer = self._transfer()
