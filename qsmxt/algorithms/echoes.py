@@ -1,0 +1,76 @@
+"""Checks of arrays with an echo axis and of the numbers that belong to the acquisition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+
+#: Echo times closer than this count as equal, s.
+SHORTEST_SPACING = 1e-6
+
+#: Echo times longer than this are taken for milliseconds, s.
+LONGEST_TIME = 0.5
+
+
+def check_times(echo_times: Sequence[float] | np.ndarray, *, at_least: int = 1, remedy: str = "") -> np.ndarray:
+    """Echo times as float64, s; :class:`InputError` unless they are positive, finite and strictly ascending.
+
+    ``at_least`` is the number of echoes that the caller needs, ``remedy`` what to do if there are fewer.
+    """
+    times = np.atleast_1d(np.asarray(echo_times, dtype=np.float64))
+    listed = ", ".join(f"{t:g}" for t in times)
+    if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all() or times.min() <= 0:
+        raise InputError(f"echo times: expected positive times in seconds, found {listed or 'none'}")
+    if times.max() > LONGEST_TIME:
+        raise InputError(f"echo times: expected seconds, found {listed}, which look like milliseconds; divide by 1000")
+    if times.size < at_least:
+        raise InputError(f"echo times: expected at least {at_least} echoes, found {times.size}; {remedy}".rstrip("; "))
+    if times.size > 1 and np.diff(times).min() < SHORTEST_SPACING:
+        raise InputError(
+            f"echo times: expected strictly ascending times, found {listed} s; "
+            "order the echoes by time and remove repeated ones"
+        )
+    return times
+
+
+def check_echoes(name: str, array: np.ndarray, grid: Grid, times: np.ndarray) -> np.ndarray:
+    """``array`` as C-ordered float32; :class:`InputError` unless it is ``(echo, x, y, z)`` on the grid."""
+    if array.ndim != 4:
+        raise InputError(f"{name}: expected (echo, x, y, z), found an array of {array.ndim} dimensions")
+    grid.check(name, array, echoes=len(times))
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_field_strength(field_strength: float) -> float:
+    """The field strength in T; :class:`InputError` unless it is positive and at most 30 T."""
+    value = float(field_strength)
+    if not 0 < value <= 30:
+        raise InputError(f"field strength: expected a value between 0 and 30 T, found {value:g}")
+    return value
+
+
+def usable_voxels(arrays: Sequence[np.ndarray], grid: Grid, mask: np.ndarray | None) -> np.ndarray:
+    """Voxels of the mask (or all) in which every echo of every array is finite, bool ``(x, y, z)``.
+
+    Raises
+    ------
+    InputError
+        If the mask does not lie on the grid or no voxel is left.
+    """
+    if mask is None:
+        usable = np.ones(grid.shape, dtype=bool)
+    else:
+        grid.check("mask", mask)
+        usable = np.array(mask, dtype=bool)
+        if not usable.any():
+            raise InputError("mask: expected at least one voxel, found an empty mask; check the masking step")
+    for array in arrays:
+        for volume in array if array.ndim == 4 else array[None]:
+            np.logical_and(usable, np.isfinite(volume), out=usable)
+    if not usable.any():
+        raise InputError("phase: expected finite values in the mask, found only NaN or Inf; check the input images")
+    return usable
