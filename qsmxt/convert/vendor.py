@@ -1,0 +1,157 @@
+"""What makers do to phase, undone while converting, and recorded.
+
+Scale
+    The scale of the phase is found from header and values of all echoes together (:mod:`qsmxt.bids.phase`). The stored
+    numbers are kept; slope and intercept of the NIfTI header are changed so that they give radians, and the sidecar
+    says ``"Units": "rad"``. If the scale cannot be told nothing is changed and the sidecar says ``"arbitrary"``.
+GE
+    The sign of the complex image may alternate from slice to slice, which is looked for and undone, and phase is
+    stored conjugated, which is inverted. Real and imaginary part become magnitude and phase.
+
+Either is recorded in the sidecar of the phase under :data:`CORRECTIONS_KEY`, an object with the entries
+``PhaseScale`` (the evidence), ``SliceAlternation`` (the axes, or ``"none"``) and ``PhaseSign`` (``"inverted"`` or
+``"as stored"``). Who reads the image must not correct again what stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qsmxt.bids.phase import (
+    StoredPhase,
+    alternating_axes,
+    find_conversion,
+    phase_to_radians,
+    undo_alternation,
+    wrap,
+)
+from qsmxt.convert.dcm2niix import Converted
+from qsmxt.errors import InputError
+
+#: Entry of the sidecar that says what was already corrected.
+CORRECTIONS_KEY = "PhaseCorrections"
+
+
+@dataclass
+class Image:
+    """An image ready to be written: numbers, their scale, the header they came with, and the sidecar."""
+
+    stored: np.ndarray
+    slope: float
+    intercept: float
+    header: Any
+    sidecar: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, converted: Converted) -> Image:
+        """The same image."""
+        return cls(converted.stored, converted.slope, converted.intercept, converted.header, dict(converted.sidecar))
+
+    def values(self) -> np.ndarray:
+        """Scaled values, float32."""
+        return self.stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+
+
+def correct_phases(
+    parts: Sequence[Mapping[str, Converted]], manufacturer: str
+) -> tuple[list[dict[str, Image]], list[str]]:
+    """Finish all echoes of one acquisition.
+
+    Parameters
+    ----------
+    parts
+        For every echo, its images by part (``mag``, ``phase``, ``real``, ``imag``).
+    manufacturer
+        ``ge`` or another.
+
+    Returns
+    -------
+    images
+        The same by part; for GE, real and imaginary part have become magnitude and phase.
+    warnings
+        In words.
+    """
+    images = [{part: Image.of(converted) for part, converted in echo.items()} for echo in parts]
+    if not images:
+        return images, []
+    if manufacturer == "ge" and {"real", "imag"} <= set(images[0]):
+        return _ge_cartesian(images), []
+    if "phase" not in images[0]:
+        return images, []
+    return _ge_polar(images) if manufacturer == "ge" else _rescale(images)
+
+
+def _stored(image: Image) -> StoredPhase:
+    return StoredPhase(image.stored, image.slope, image.intercept, image.sidecar)
+
+
+def _rescale(images: list[dict[str, Image]]) -> tuple[list[dict[str, Image]], list[str]]:
+    phases = [echo["phase"] for echo in images]
+    try:
+        conversion = find_conversion([_stored(image) for image in phases])
+    except InputError as error:
+        for image in phases:
+            image.sidecar["Units"] = "arbitrary"
+        return images, [f"phase left as it is: {error}"]
+    for image in phases:
+        slope, intercept = (1.0, 0.0) if conversion.of_stored else (image.slope, image.intercept)
+        image.slope = conversion.factor * slope
+        image.intercept = conversion.factor * intercept + conversion.offset
+        _record(image, conversion.reason)
+    return images, []
+
+
+def _ge_polar(images: list[dict[str, Image]]) -> tuple[list[dict[str, Image]], list[str]]:
+    phases = [echo["phase"] for echo in images]
+    try:
+        phase, conversion = phase_to_radians([_stored(image) for image in phases])
+    except InputError as error:
+        for image in phases:
+            image.sidecar["Units"] = "arbitrary"
+        return images, [f"phase left as it is: {error}"]
+    magnitude = np.stack([echo["mag"].values() for echo in images]) if "mag" in images[0] else None
+    axes = _correct_ge(phase, magnitude)
+    for image, angle in zip(phases, phase, strict=True):
+        image.stored, image.slope, image.intercept = angle, 1.0, 0.0
+        _record(image, conversion.reason, axes, inverted=True)
+    return images, []
+
+
+def _ge_cartesian(images: list[dict[str, Image]]) -> list[dict[str, Image]]:
+    real = np.stack([echo["real"].values() for echo in images])
+    imag = np.stack([echo["imag"].values() for echo in images])
+    modulus = np.hypot(real, imag)
+    phase = np.arctan2(imag, real)
+    wrap(phase)
+    axes = _correct_ge(phase, modulus)
+    finished = []
+    for echo, angle, length in zip(images, phase, modulus, strict=True):
+        template = echo["real"]
+        angle[length == 0] = 0
+        made = Image(angle, 1.0, 0.0, template.header.copy(), dict(template.sidecar))
+        _record(made, "angle of real and imaginary part", axes, inverted=True)
+        magnitude = echo.get("mag") or Image(length, 1.0, 0.0, template.header.copy(), dict(template.sidecar))
+        finished.append({"mag": magnitude, "phase": made})
+    return finished
+
+
+def _correct_ge(phase: np.ndarray, magnitude: np.ndarray | None) -> str:
+    """Undo alternation and conjugation in place; returns the axes that alternated."""
+    axes = alternating_axes(phase, magnitude)
+    if axes:
+        undo_alternation(phase, axes)
+    np.negative(phase, out=phase)
+    return " and ".join("xyz"[axis] for axis in axes) or "none"
+
+
+def _record(image: Image, scale: str, alternation: str = "none", inverted: bool = False) -> None:
+    image.sidecar["Units"] = "rad"
+    image.sidecar[CORRECTIONS_KEY] = {
+        "PhaseScale": scale,
+        "SliceAlternation": alternation,
+        "PhaseSign": "inverted" if inverted else "as stored",
+    }
