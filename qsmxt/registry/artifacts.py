@@ -62,6 +62,8 @@ ARTIFACTS: dict[str, Artifact] = _table(
     Artifact("field_noise", "ppm", "standard deviation of the total field"),
     Artifact("fit_quality", "1", "agreement of the echoes with one frequency, from 0 to 1"),
     # masks
+    Artifact("mask_input", "arbitrary", "image from which a mask is made: magnitude, quality map or T1-weighted"),
+    Artifact("homogeneous_magnitude", "arbitrary", "magnitude freed from the inhomogeneity of the receive field"),
     Artifact("mask", "1", "region in which susceptibility is reconstructed", "mask", suffix="mask", desc="brain"),
     Artifact("reliable_mask", "1", "part of the mask in which the phase can be trusted", "mask", "mask", "reliable"),
     # field to susceptibility

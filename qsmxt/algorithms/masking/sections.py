@@ -1,0 +1,218 @@
+"""The grammar of masks: ``input[:option...],generator[:parameters],refinement[:parameters],...``.
+
+Commas separate the steps of one section, colons the parameters of one step, given in the order of their declaration or
+as ``name=value``::
+
+    magnitude:first,bet:0.5,trim,erode:2
+    phase-quality,otsu:factor=1.5,fill
+    mask:derivatives
+
+A section starts with what is looked at, goes on with how a mask is made of it, and ends with any number of refinements.
+The input ``mask:NAME`` is a mask that was made elsewhere and needs no generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from qsmxt.errors import ParameterError
+from qsmxt.registry.methods import Method, lookup, methods
+
+STAGE = "masking"
+
+#: Inputs and the options that each takes (besides, for ``magnitude`` and ``phase``, the number of an echo from 1).
+INPUTS: dict[str, tuple[str, ...]] = {
+    "magnitude": ("first", "last", "rss", "each", "corrected"),
+    "phase": ("first", "last", "each"),
+    "phase-quality": (),
+    "fit-quality": (),
+    "field-noise": (),
+    "t1w": ("corrected",),
+    "mask": (),
+}
+_ECHO_INPUTS = ("magnitude", "phase")
+
+#: Generators that live outside the algorithms: their masks are made beforehand and handed over by name.
+EXTERNAL_GENERATORS = ("registration", "hd-bet", "synthstrip")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One registered method with its parameters, or an external generator, whose ``method`` is ``None``."""
+
+    key: str
+    method: Method | None = None
+    parameters: Any = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One parsed section.
+
+    Attributes
+    ----------
+    text
+        The section as it was written, without blanks.
+    source
+        Name of the input, a key of :data:`INPUTS`.
+    echoes
+        Which echoes of the input: ``"first"``, ``"last"``, ``"rss"``, ``"each"`` or a number from 1.
+    corrected
+        Whether the input is freed from inhomogeneity first.
+    external
+        Name of the mask for the input ``mask``.
+    generator
+        ``None`` for the input ``mask``.
+    refinements
+        In the order of execution.
+    """
+
+    text: str
+    source: str
+    echoes: str | int = "first"
+    corrected: bool = False
+    external: str | None = None
+    generator: Step | None = None
+    refinements: tuple[Step, ...] = field(default=())
+
+    @property
+    def external_mask(self) -> str | None:
+        """Name of the ready mask that the section needs, if any."""
+        if self.source == "mask":
+            return self.external
+        if self.generator and self.generator.method is None:
+            return self.generator.key
+        return None
+
+    def methods(self) -> tuple[Method, ...]:
+        """Registered methods that the section runs, for citations and cost."""
+        found = [lookup(STAGE, "homogeneity")] if self.corrected else []
+        steps = ((self.generator,) if self.generator else ()) + self.refinements
+        return (*found, *(s.method for s in steps if s.method is not None))
+
+
+def generators() -> dict[str, Method]:
+    """Methods that make a mask from an image."""
+    return {k: m for k, m in methods(STAGE).items() if "mask" in m.produces and "mask" not in m.consumes}
+
+
+def refinements() -> dict[str, Method]:
+    """Methods that change a mask."""
+    return {k: m for k, m in methods(STAGE).items() if "mask" in m.produces and "mask" in m.consumes}
+
+
+def parse_section(text: str) -> Section:
+    """Parse one section.
+
+    Raises
+    ------
+    ParameterError
+        Naming the token that is wrong and what may stand there.
+
+    Examples
+    --------
+    >>> section = parse_section("magnitude:rss, bet:0.4, erode:2")
+    >>> section.echoes, section.generator.parameters.fraction, section.refinements[0].parameters.radius
+    ('rss', 0.4, 2.0)
+    """
+    tokens = [token.strip() for token in text.split(",")]
+    clean = ",".join(tokens)
+    if "" in tokens:
+        raise _error(clean, "", "expected input,generator,refinement,... without empty places")
+    source, *options = tokens[0].split(":")
+    source = source.lower().replace("_", "-")
+    if source not in INPUTS:
+        raise _error(clean, source, f"expected an input: {', '.join(INPUTS)}")
+    if source == "mask":
+        return Section(clean, source, external=_mask_name(clean, options), refinements=_refinements(clean, tokens[1:]))
+    echoes, corrected = _options(clean, source, options)
+    if len(tokens) < 2:
+        raise _error(clean, tokens[0], f"expected a generator after the input: {_generator_names()}")
+    return Section(
+        clean, source, echoes, corrected, None, _generator(clean, tokens[1]), _refinements(clean, tokens[2:])
+    )
+
+
+def parse_sections(texts: list[str] | tuple[str, ...]) -> tuple[Section, ...]:
+    """Parse several sections; there must be at least one."""
+    if not texts:
+        raise ParameterError("mask: expected at least one section such as 'magnitude,bet', found none")
+    return tuple(parse_section(text) for text in texts)
+
+
+def external_masks(sections: tuple[Section, ...]) -> tuple[str, ...]:
+    """Names of the ready masks that must be handed to :func:`~qsmxt.algorithms.masking.build.build_mask`."""
+    return tuple(dict.fromkeys(s.external_mask for s in sections if s.external_mask))
+
+
+def _error(section: str, token: str, expected: str) -> ParameterError:
+    return ParameterError(f"mask section {section!r}: {expected}; found {token!r}")
+
+
+def _generator_names() -> str:
+    return ", ".join((*generators(), *EXTERNAL_GENERATORS))
+
+
+def _mask_name(section: str, options: list[str]) -> str:
+    if len(options) != 1 or not options[0]:
+        raise _error(section, ":".join(["mask", *options]), "expected the name of a mask, as in mask:derivatives")
+    return options[0]
+
+
+def _options(section: str, source: str, options: list[str]) -> tuple[str | int, bool]:
+    echoes: str | int = "first"
+    corrected = False
+    for option in (o.lower() for o in options):
+        if option == "corrected" and option in INPUTS[source]:
+            corrected = True
+        elif option in INPUTS[source]:
+            echoes = option
+        elif source in _ECHO_INPUTS and option.isdigit() and int(option) > 0:
+            echoes = int(option)
+        else:
+            numbered = ("number of an echo",) if source in _ECHO_INPUTS else ()
+            names = ", ".join((*INPUTS[source], *numbered)) or "none"
+            raise _error(section, option, f"expected an option of {source}: {names}")
+    return echoes, corrected
+
+
+def _generator(section: str, token: str) -> Step:
+    key = token.split(":")[0].lower().replace("_", "-")
+    if key in EXTERNAL_GENERATORS:
+        if ":" in token:
+            raise _error(section, token, f"{key} takes no parameters here")
+        return Step(key)
+    known = generators()
+    if key not in known:
+        raise _error(section, key, f"expected a generator: {_generator_names()}")
+    return _step(section, token, known[key])
+
+
+def _refinements(section: str, tokens: list[str]) -> tuple[Step, ...]:
+    known = refinements()
+    steps = []
+    for token in tokens:
+        key = token.split(":")[0].lower()
+        if key not in known:
+            raise _error(section, key, f"expected a refinement: {', '.join(known)}")
+        steps.append(_step(section, token, known[key]))
+    return tuple(steps)
+
+
+def _step(section: str, token: str, method: Method) -> Step:
+    names = [p.name for p in method.declared_parameters()]
+    values: dict[str, str] = {}
+    for place, text in enumerate(token.split(":")[1:]):
+        name, equals, value = text.partition("=")
+        if not equals:
+            if place >= len(names):
+                raise _error(section, text, f"{method.key} takes {len(names)} parameters: {', '.join(names) or 'none'}")
+            name, value = names[place], text
+        if name not in names:
+            raise _error(section, name, f"expected a parameter of {method.key}: {', '.join(names) or 'none'}")
+        values[name] = value
+    try:
+        return Step(method.key, method, method.configure(values))
+    except ParameterError as error:
+        raise ParameterError(f"mask section {section!r}: {error}") from None

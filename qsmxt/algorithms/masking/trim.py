@@ -1,0 +1,94 @@
+r"""Trimming: dark voxels that the outside reaches leave the mask.
+
+The surface of a brain extraction is smooth; the bone and the air of the sinuses that it encloses are dark. A voxel
+is dark if
+
+.. math:: I(r) < a\, \bar I(r), \qquad \bar I = \frac{G_\sigma * (I s)}{G_\sigma * s} ,
+
+with s the voxels of the mask brighter than a times their median and :math:`\sigma` = 15 mm, so that a smooth
+receive field does not matter. Dark voxels connected with the outside through dark voxels are removed. Dark voxels
+inside (veins, bleeds, calcifications) stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.masking.flood import reached
+from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Standard deviation of the smoothing of the reference intensity, and length of the blocks it is computed on, mm.
+SIGMA, BLOCK = 15.0, 5.0
+
+
+@dataclass(frozen=True)
+class TrimParameters:
+    """Parameters of :func:`trim`."""
+
+    level: float = parameter(
+        0.35, above=0, below=1, help="voxels darker than this fraction of the tissue around them are dark"
+    )
+
+
+@method(
+    stage="masking",
+    key="trim",
+    title="Trimming of dark borders",
+    consumes=("mask", "mask_input"),
+    produces=("mask",),
+    parameters=TrimParameters,
+    sentence="Border voxels darker than {level:g} of the tissue around them were removed.",
+    cost=Cost(bytes_per_voxel=14, seconds_per_megavoxel=0.05),
+)
+def trim(
+    mask: np.ndarray,
+    image: np.ndarray,
+    grid: Grid,
+    parameters: TrimParameters = TrimParameters(),
+    *,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Bool mask within ``mask``.
+
+    Parameters
+    ----------
+    mask
+        Bool ``(x, y, z)``.
+    image
+        The image that the mask was made from, any unit.
+    grid
+        Geometry.
+    parameters
+        See :class:`TrimParameters`.
+    """
+    grid.check("mask", mask)
+    grid.check("mask_input", image)
+    out = mask.copy()
+    if not mask.any():
+        return out
+    start, stop = bounding_box(mask)
+    box = tuple(slice(max(0, a - 1), b + 1) for a, b in zip(start, stop, strict=True))
+    part, values = mask[box], np.nan_to_num(image[box].astype(np.float32, copy=False))
+    reference = local_intensity(part, values, grid.with_shape(part.shape), parameters.level)
+    reference *= np.float32(parameters.level)
+    out[box] &= ~reached(part, values < reference)
+    return out
+
+
+def local_intensity(mask: np.ndarray, image: np.ndarray, grid: Grid, level: float) -> np.ndarray:
+    """Smoothed intensity of the voxels of ``mask`` brighter than ``level`` times their median, float32."""
+    median = float(np.median(image[mask][:: max(1, int(mask.sum()) // 200_000)]))
+    tissue = (mask & (image > level * median)).astype(np.float32)
+    factors = blocks(grid, BLOCK)
+    widths = [SIGMA / v for v in coarse_grid(grid, factors).voxel_size]
+    share, total = (
+        ndimage.gaussian_filter(block_means(v, factors), widths, mode="constant", truncate=6.0)
+        for v in (tissue, tissue * image)
+    )
+    return interpolate(total / np.maximum(share, np.float32(1e-8)), factors, grid.shape)
