@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt.errors import MissingInputError, ParameterError
-from qsmxt.registry.catalogue import CataloguedMethod, find
+from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
 from qsmxt.registry.methods import declared_fields, parameter
 from qsmxt.registry.stages import stage_keys
 
@@ -54,12 +54,10 @@ class AcquisitionSettings:
     """How the scanner's files are read."""
 
     phase_sign: str = parameter(
-        "auto",
-        choices=("auto", "keep", "invert"),
-        help='sign of the stored phase: "keep" if it grows where the field is higher, "invert" if it falls',
+        "auto", choices=("auto", "+", "-"), help='sign of the stored phase: "-" inverts it, "auto" goes by the maker'
     )
-    phase_range: tuple[float, ...] | None = parameter(
-        None, help="two stored values that stand for -pi and pi, where sidecar and header do not tell"
+    phase_range: tuple[float, float] | None = parameter(
+        None, help="the two stored values that stand for -pi and pi, where sidecar and header do not tell"
     )
     field_strength: float | None = parameter(
         None, unit="T", above=0, at_most=25, help="main field, where the sidecar does not tell"
@@ -215,8 +213,6 @@ def check_layer(layer: Mapping[str, Any], origin: str) -> None:
 
 
 def _check_stage(stage: str, table: Mapping[str, Any], origin: str) -> None:
-    from qsmxt.registry.catalogue import catalogue
-
     methods = catalogue()[stage]
     for key, value in table.items():
         if key == "method":

@@ -57,7 +57,7 @@ class CataloguedMethod(Method):
 
 
 def type_text(declared: Any) -> str:
-    """A parameter's type as text that :func:`read_type` reads back: ``float``, ``float | None``, ``tuple[int, ...]``."""
+    """A parameter's type as text that :func:`read_type` reads back, such as ``tuple[int, ...]``."""
     return declared.__name__ if isinstance(declared, type) and not hasattr(declared, "__args__") else str(declared)
 
 

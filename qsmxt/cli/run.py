@@ -1,0 +1,198 @@
+"""``qsmxt BIDS OUT participant``: the BIDS App."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from qsmxt.cli.arguments import Options, parse
+from qsmxt.errors import MissingInputError, OutputError, QSMxTError, ValidationError
+
+if TYPE_CHECKING:
+    from qsmxt.config import Settings
+    from qsmxt.workflows.participants import Outcome
+    from qsmxt.workflows.resources import Resources
+
+logger = logging.getLogger("qsmxt")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = parse(arguments)
+    start_logging(options.verbosity)
+    try:
+        return run(options)
+    except QSMxTError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        logger.error("interrupted; the same command continues where it stopped")
+        return 130
+
+
+def start_logging(verbosity: int) -> None:
+    """Messages to the standard error stream; nipype speaks only when asked to."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity + 1, 2)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def run(options: Options) -> int:
+    """Everything after the command line was understood."""
+    from qsmxt import config
+
+    settings = config.load(options.preset, options.config_file, options.flags)
+    code = 0
+    if "participant" in options.levels:
+        code = run_participants(options, settings)
+    if "group" in options.levels and not options.dry_run:
+        from qsmxt.workflows.group import run_group
+
+        group_code = run_group(options.out_dir.resolve(), options.participants)
+        code = code or group_code
+    return code
+
+
+def run_participants(options: Options, settings: Settings) -> int:
+    """The participant level."""
+    resources = find_resources(settings)
+    if resources.nprocs > 1 and not options.dry_run and resources.plugin is None:
+        from qsmxt.workflows.startup import start_fork_server
+
+        start_fork_server()
+    validate_input(options)
+    selection = select(options, settings)
+    from qsmxt.workflows.participants import Outcome, prepare
+
+    prepared, skipped = prepare(selection.units, settings)
+    skipped += [Outcome(r.name, r.subject, "skipped", r.error, exit_code=65) for r in selection.rejected]
+    if options.dry_run:
+        from qsmxt.workflows.dry_run import describe_plans
+
+        sys.stdout.write(describe_plans(prepared, skipped, settings))
+        return exit_code(skipped)
+    outcomes = process(options, settings, resources, prepared, skipped)
+    sys.stdout.write(format_table(outcomes))
+    return exit_code(outcomes)
+
+
+def validate_input(options: Options) -> None:
+    """Run the official validator unless told not to."""
+    if not options.bids_dir.is_dir():
+        raise MissingInputError(f"bids_dir: expected a folder, found nothing at {options.bids_dir}")
+    if options.skip_validation:
+        return
+    from qsmxt.bids.validation import validate
+
+    errors = validate(options.bids_dir)
+    if errors:
+        shown = "\n  ".join(errors[:20])
+        raise ValidationError(
+            f"{options.bids_dir} is not valid BIDS ({len(errors)} errors):\n  {shown}\n"
+            "correct them, or use --skip-bids-validation"
+        )
+
+
+def select(options: Options, settings: Settings) -> Any:
+    """The units that the command line asks for."""
+    from qsmxt.bids.filters import load_filter_file
+    from qsmxt.bids.queries import find_units
+
+    selection = find_units(
+        options.bids_dir.resolve(),
+        participants=options.participants,
+        sessions=options.sessions,
+        filters=load_filter_file(options.filter_file) if options.filter_file else None,
+        database_dir=options.database_dir,
+        field_strength=settings.acquisition.field_strength,
+    )
+    for note in selection.notes:
+        logger.warning("%s", note)
+    return selection
+
+
+def find_resources(settings: Settings) -> Resources:
+    """What may be used: as asked for, else all processors and nine tenths of the memory."""
+    from qsmxt.workflows.resources import find
+
+    return find(settings.execution)
+
+
+def process(
+    options: Options, settings: Settings, resources: Resources, prepared: list[Any], skipped: list[Outcome]
+) -> list[Outcome]:
+    """Run the units, and write what belongs to the dataset as a whole whatever happens to them."""
+    from qsmxt.workflows.dataset import finish_dataset, start_dataset
+    from qsmxt.workflows.participants import run_units
+    from qsmxt.workflows.resources import threads_per_node
+    from qsmxt.workflows.unit import Context
+    from qsmxt.workflows.versions import code_digest, version
+
+    out_dir, work_dir = options.out_dir.resolve(), options.work_dir.resolve()
+    context = Context(
+        options.bids_dir.resolve(), out_dir, version(), code_digest(), threads_per_node(resources, len(prepared))
+    )
+    subjects = sorted({item.unit.subject for item in prepared} | {outcome.subject for outcome in skipped})
+    start_dataset(context, settings, subjects, run_facts(options))
+    outcomes = list(skipped)
+    try:
+        if prepared:
+            try:
+                work_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"work folder {work_dir}: cannot be made ({error.strerror}); use -w") from None
+            outcomes += run_units(prepared, settings, context, work_dir, resources)
+    finally:
+        finish_dataset(context, subjects, outcomes)
+    return outcomes
+
+
+def run_facts(options: Options) -> dict[str, Any]:
+    """When and how this run was started, for the record."""
+    from qsmxt import __version__
+
+    facts = {
+        "version": __version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(sys.argv),
+        "bids_dir": str(options.bids_dir.resolve()),
+        "out_dir": str(options.out_dir.resolve()),
+        "work_dir": str(options.work_dir.resolve()),
+        "process": os.getpid(),
+    }
+    return {**facts, "participants": list(options.participants)} if options.participants else facts
+
+
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    """What became of every unit, the unhappy ones last, and the totals."""
+    order = {"done": 0, "skipped": 1, "failed": 2}
+    width = max((len(outcome.name) for outcome in outcomes), default=0)
+    lines = []
+    for outcome in sorted(outcomes, key=lambda o: (order[o.status], o.name)):
+        reason = f"  {outcome.reason}" if outcome.reason else ""
+        lines.append(f"{outcome.name:<{width}}  {outcome.status:<7}{reason}")
+        lines += [f"{'':<{width}}           {path}" for path in outcome.crash_files]
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in order}
+    lines.append(", ".join(f"{number} {status}" for status, number in counts.items()))
+    return "\n".join(lines) + "\n"
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """1 if anything failed; the code of the skipped units if there are any; else 0."""
+    if any(outcome.status == "failed" for outcome in outcomes):
+        return 1
+    codes = {outcome.exit_code for outcome in outcomes if outcome.status == "skipped"}
+    if not codes:
+        return 0
+    return codes.pop() if len(codes) == 1 else 65
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

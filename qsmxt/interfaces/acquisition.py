@@ -1,0 +1,85 @@
+"""From files to arrays: the digest of the input, and its import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, traits
+
+from qsmxt.interfaces.base import Interface, StateOutputSpec
+from qsmxt.interfaces.state import State, describe_grid, digest, digest_files, save_arrays
+
+
+class FingerprintInputSpec(BaseInterfaceInputSpec):
+    """A unit."""
+
+    unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
+
+
+class FingerprintOutputSpec(TraitedSpec):
+    """A digest."""
+
+    fingerprint = traits.Str(desc="digest of the contents of the unit's images and of its metadata")
+
+
+class Fingerprint(Interface):
+    """Digest of a unit's files. It always runs: only this node looks at the files again after a restart."""
+
+    input_spec = FingerprintInputSpec
+    output_spec = FingerprintOutputSpec
+    _always_run = True
+
+    def execute(self, folder: str) -> None:
+        """Read all images once."""
+        from qsmxt.bids.units import ProcessingUnit
+
+        unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
+        self._results["fingerprint"] = digest(digest_files([str(path) for path in unit.files()]), unit.to_dict())
+
+
+class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
+    """A unit, its digest, and how to read it."""
+
+    unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
+    fingerprint = traits.Str(mandatory=True, desc="digest of its files")
+    reading = traits.Str("{}", usedefault=True, desc="phase sign and range (JSON)")
+    code = traits.Str(mandatory=True, desc="version and digest of the code")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
+
+
+class LoadAcquisition(Interface):
+    """Images of a unit as arrays: phase in radians, magnitude, their combination, echo times."""
+
+    input_spec = LoadAcquisitionInputSpec
+    output_spec = StateOutputSpec
+
+    def execute(self, folder: str) -> None:
+        """Load and save."""
+        from qsmxt.algorithms.signal import combine_magnitude
+        from qsmxt.bids.acquisition import load_acquisition
+        from qsmxt.bids.units import ProcessingUnit
+
+        unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
+        reading = json.loads(self.inputs.reading)
+        phase_range = tuple(reading["phase_range"]) if reading.get("phase_range") else None
+        acquired = load_acquisition(unit, phase_sign=reading.get("phase_sign", "auto"), phase_range=phase_range)
+        arrays: dict[str, Any] = {
+            "wrapped_phase": acquired.wrapped_phase,
+            "magnitude": acquired.magnitude,
+            "combined_magnitude": combine_magnitude(acquired.magnitude),
+            "echo_times": np.asarray(acquired.echo_times, dtype=np.float64),
+            "field_strength": np.float64(acquired.field_strength),
+        }
+        state = State(
+            fingerprint=digest(self.inputs.fingerprint, self.inputs.reading, self.inputs.code),
+            grid=describe_grid(acquired.grid),
+            affine=np.asarray(acquired.affine, dtype=float).tolist(),
+            arrays=save_arrays(Path(folder), arrays),
+            notes=list(acquired.notes),
+            statistics={"has_magnitude": bool(acquired.has_magnitude), "echoes": len(acquired.echo_times)},
+            corrections=dict(acquired.corrections),
+        )
+        self._results["state"] = state.to_json()

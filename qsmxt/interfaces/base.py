@@ -1,0 +1,70 @@
+"""What all interfaces share: threads follow the node, and a worker ends with the program that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
+
+from qsmxt.interfaces.state import State
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StepInputSpec(BaseInterfaceInputSpec):
+    """Inputs of a step that continues a state."""
+
+    state = traits.Str(mandatory=True, desc="state before the step (JSON)")
+    second = traits.Str(desc="another state to unite with it (JSON)")
+    third = traits.Str(desc="another state to unite with it (JSON)")
+    plan = traits.Str("{}", usedefault=True, desc="steps with all their parameters (JSON)")
+    code = traits.Str(mandatory=True, desc="version and digest of the code")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads of kernels and transforms")
+
+
+class StateOutputSpec(TraitedSpec):
+    """Output of a step that continues a state."""
+
+    state = traits.Str(desc="state after the step (JSON)")
+
+
+class Interface(SimpleInterface):
+    """Base of all interfaces of this package."""
+
+    def _state(self) -> State:
+        state = State.from_json(self.inputs.state)
+        for more in (self.inputs.second, self.inputs.third):
+            if isdefined(more):
+                state = state.united(State.from_json(more))
+        return state
+
+    def _run_interface(self, runtime: Any) -> Any:
+        use_threads(getattr(self.inputs, "num_threads", 1))
+        self.execute(runtime.cwd)
+        return runtime
+
+    def execute(self, folder: str) -> None:
+        """Do the work in ``folder`` and fill ``self._results``."""
+        raise NotImplementedError
+
+
+def use_threads(count: int) -> None:
+    """Let every library use ``count`` threads."""
+    from qsmxt.algorithms import parallel
+
+    parallel.set_thread_count(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, so that nothing writes after a killed run (Linux only)."""
+    if sys.platform.startswith("linux"):
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,174 @@
+"""From arrays to BIDS derivatives: written where the node works, then put in place in one step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, isdefined, traits
+
+from qsmxt.interfaces.base import Interface
+from qsmxt.interfaces.state import State, digest
+
+
+class WriteDerivativesInputSpec(BaseInterfaceInputSpec):
+    """A finished state and what to save of it."""
+
+    state = traits.Str(mandatory=True, desc="state (JSON)")
+    unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
+    bids_dir = traits.Str(mandatory=True, desc="root of the source dataset")
+    artifacts = traits.List(traits.Str(), mandatory=True, desc="what to save")
+    label = traits.Str(mandatory=True, desc="name of the output, part of the record's name")
+    version = traits.Str(mandatory=True, desc="version of QSMxT")
+    code = traits.Str(mandatory=True, desc="version and digest of the code")
+
+
+class FolderOutputSpec(TraitedSpec):
+    """A folder laid out like the output dataset."""
+
+    folder = traits.Str(desc="folder laid out like the output dataset")
+    record = traits.Str(desc="record of the run, a file in it")
+    fingerprint = traits.Str(desc="digest of everything that determines the files")
+
+
+class WriteDerivatives(Interface):
+    """Write maps, sidecars and a record of the run."""
+
+    input_spec = WriteDerivativesInputSpec
+    output_spec = FolderOutputSpec
+
+    def execute(self, folder: str) -> None:
+        """Write everything below ``folder``."""
+        from qsmxt.bids.atomic import write_json
+        from qsmxt.bids.outputs import Derivatives, save_volume, sidecar
+        from qsmxt.bids.units import ProcessingUnit
+        from qsmxt.registry.artifacts import ARTIFACTS
+
+        state = State.from_json(self.inputs.state)
+        unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
+        derivatives = Derivatives(Path(folder) / "derivatives")
+        files: dict[str, str] = {}
+        for name in self.inputs.artifacts:
+            steps = history(name, state.steps)
+            path = derivatives.artifact(unit, name)
+            metadata = sidecar(
+                unit,
+                self.inputs.bids_dir,
+                name,
+                method_records=[describe(step) for step in steps],
+                parameters={step["method"]: step["parameters"] for step in steps},
+                version=self.inputs.version,
+                extra=state.corrections,
+            )
+            save_volume(
+                path, state.load(name), np.array(state.affine), unit_label=ARTIFACTS[name].unit, sidecar=metadata
+            )
+            files[name] = path.relative_to(derivatives.out_dir).as_posix()
+        record = derivatives.logs(unit.subject) / f"{unit.name}_{self.inputs.label}.json"
+        write_json(record, make_record(unit, state, files, self.inputs.version))
+        fingerprint = digest(state.fingerprint, list(self.inputs.artifacts), self.inputs.code)
+        self._results.update(folder=str(derivatives.out_dir), record=str(record), fingerprint=fingerprint)
+
+
+def make_record(unit: Any, state: State, files: dict[str, str], version: str) -> dict[str, Any]:
+    """What ran for a unit, with what result; the report and the citations are made from it."""
+    return {
+        "unit": unit.name,
+        "subject": unit.subject,
+        "session": unit.session,
+        "version": version,
+        "echo_times": [echo.echo_time for echo in unit.echoes],
+        "field_strength": unit.field_strength,
+        "grid": state.grid,
+        "files": files,
+        "steps": [{"method": step["method"], "parameters": step["parameters"]} for step in state.steps],
+        "notes": state.notes,
+        "statistics": state.statistics,
+    }
+
+
+def history(artifact: str, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps that ``artifact`` descends from, in order."""
+    needed = {artifact}
+    kept = []
+    for step in reversed(steps):
+        if needed.intersection(step["produces"]):
+            kept.append(step)
+            needed.update(step["consumes"])
+            needed.update(step["optional"])
+    return kept[::-1]
+
+
+def describe(step: dict[str, Any]) -> Any:
+    """The catalogue's entry of the method of a step."""
+    from qsmxt.registry.catalogue import find
+
+    return find(*step["method"].split("."))
+
+
+class PublishInputSpec(BaseInterfaceInputSpec):
+    """A folder and where it belongs."""
+
+    folder = traits.Str(mandatory=True, desc="folder laid out like the output dataset")
+    record = traits.Str(desc="record whose file list replaces an earlier one")
+    out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+
+
+class PublishOutputSpec(TraitedSpec):
+    """The files."""
+
+    files = traits.List(traits.Str(), desc="all files, in the output dataset")
+
+
+class Publish(Interface):
+    """Put files into the output dataset, each in one step, unless they are there already.
+
+    It always runs, so that outputs removed by hand come back, and what an earlier run with other settings left of
+    the same unit goes away.
+    """
+
+    input_spec = PublishInputSpec
+    output_spec = PublishOutputSpec
+    _always_run = True
+
+    def execute(self, folder: str) -> None:
+        """Copy by renaming."""
+        source, out_dir = Path(self.inputs.folder), Path(self.inputs.out_dir)
+        record = Path(self.inputs.record) if isdefined(self.inputs.record) else None
+        files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: (path == record, path))
+        if record is not None:
+            self._remove_abandoned(out_dir / record.relative_to(source), record, out_dir)
+        for path in files:
+            put_in_place(path, out_dir / path.relative_to(source))
+        self._results["files"] = [str(out_dir / path.relative_to(source)) for path in files]
+
+    @staticmethod
+    def _remove_abandoned(earlier: Path, record: Path, out_dir: Path) -> None:
+        """Delete what the record of an earlier run lists and this one does not make any more."""
+        from qsmxt.bids.outputs import sidecar_path
+
+        try:
+            before = set(json.loads(earlier.read_text(encoding="utf-8"))["files"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        now = set(json.loads(record.read_text(encoding="utf-8"))["files"].values())
+        for name in before - now:
+            path = (out_dir / str(name)).resolve()
+            if path.is_relative_to(out_dir.resolve()):
+                path.unlink(missing_ok=True)
+                sidecar_path(path).unlink(missing_ok=True)
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source`` in one step; nothing happens if it is one already."""
+    from qsmxt.bids.atomic import write_bytes
+
+    content = source.read_bytes()
+    try:
+        if target.stat().st_size == len(content) and target.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    write_bytes(target, content)

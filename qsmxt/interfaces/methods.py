@@ -1,0 +1,105 @@
+"""Run registered methods, and build masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsmxt.interfaces.base import Interface, StateOutputSpec, StepInputSpec
+from qsmxt.interfaces.state import State, digest, save_arrays
+
+#: Stages after which only the part of the mask counts in which the local field is defined.
+_AFTER_BACKGROUND = ("inversion", "merging", "referencing", "separation")
+
+
+class RunMethods(Interface):
+    """Run a list of methods, each with all its parameters, and keep what they make."""
+
+    input_spec = StepInputSpec
+    output_spec = StateOutputSpec
+
+    def execute(self, folder: str) -> None:
+        """Run the steps of the plan in order."""
+        from qsmxt.registry.artifacts import ARTIFACTS
+
+        state = self._state()
+        work = Workspace(state)
+        steps = json.loads(self.inputs.plan)["steps"]
+        for step in steps:
+            work.run(step)
+        masks = {name: np.asarray(a, dtype=bool) for name, a in work.made.items() if ARTIFACTS[name].kind == "mask"}
+        files = save_arrays(Path(folder), {**work.made, **masks})
+        after = state.extended(
+            {**work.renamed, **files},
+            fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),
+            steps=[step for step in steps if not step["method"].endswith(".none")],
+        )
+        self._results["state"] = after.to_json()
+
+
+class Workspace:
+    """Arrays while methods run: those of the state, loaded when first needed, and those made since."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.grid = state.sampling()
+        self.made: dict[str, Any] = {}
+        self.renamed: dict[str, str] = {}
+
+    def get(self, name: str) -> Any:
+        """Array ``name`` or ``None``."""
+        if name in self.made:
+            return self.made[name]
+        if name in self.renamed:
+            return State.load(self._with_renamed(), name)
+        return self.state.load(name)
+
+    def _with_renamed(self) -> State:
+        return self.state.extended(self.renamed, fingerprint="")
+
+    def run(self, step: dict[str, Any]) -> None:
+        """Run one step."""
+        from qsmxt.registry.methods import lookup
+
+        stage, key = step["method"].split(".")
+        if key == "none":
+            self._hand_on(step["consumes"][0], step["produces"][0])
+            return
+        method = lookup(stage, key)
+        arrays = {name: self.get(name) for name in (*method.consumes, *method.optional)}
+        if stage in _AFTER_BACKGROUND and "mask" in arrays:
+            narrowed = self.get("eroded_mask")
+            arrays["mask"] = arrays["mask"] if narrowed is None else narrowed
+        self.made.update(method.run(arrays, self.grid, step["parameters"]))
+
+    def _hand_on(self, given: str, made: str) -> None:
+        if given in self.made:
+            self.made[made] = self.made[given]
+        else:
+            self.renamed[made] = self.renamed.get(given, self.state.arrays[given])
+
+
+class BuildMask(Interface):
+    """The mask, and the part of it in which the phase can be trusted."""
+
+    input_spec = StepInputSpec
+    output_spec = StateOutputSpec
+
+    def execute(self, folder: str) -> None:
+        """Unite the sections."""
+        from qsmxt.algorithms.signal import signal_mask
+
+        state = self._state()
+        (step,) = json.loads(self.inputs.plan)["steps"]
+        mask = signal_mask(state.load("combined_magnitude"), state.sampling())
+        files = save_arrays(Path(folder), {"mask": mask, "reliable_mask": mask})
+        after = state.extended(
+            files,
+            fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),
+            steps=[step],
+            statistics={"mask": {"voxels": int(mask.sum())}},
+        )
+        self._results["state"] = after.to_json()

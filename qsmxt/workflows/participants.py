@@ -1,0 +1,209 @@
+"""Run many units: one nipype workflow, an outcome for each, crash texts where users look for them."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qsmxt.bids.outputs import Derivatives
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.config import Settings
+from qsmxt.errors import OutputError, QSMxTError
+from qsmxt.workflows.estimate import Size, size_of
+from qsmxt.workflows.plan import Plan, plan_unit
+from qsmxt.workflows.resources import Resources
+from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
+
+logger = logging.getLogger("qsmxt")
+
+#: Most units in one nipype workflow; its bookkeeping grows with the square of the nodes.
+BATCH = 100
+
+#: Seconds between two looks of nipype at its queue.
+POLLING = 0.1
+
+WORKFLOW = "qsmxt"
+
+
+@dataclass
+class Outcome:
+    """What became of a unit: ``done``, ``skipped`` or ``failed``, and why."""
+
+    name: str
+    subject: str
+    status: str
+    reason: str = ""
+    crash_files: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A unit that can run."""
+
+    plan: Plan
+    size: Size
+
+    @property
+    def unit(self) -> ProcessingUnit:
+        """The unit."""
+        return self.plan.unit
+
+
+def prepare(units: Sequence[ProcessingUnit], settings: Settings) -> tuple[list[Prepared], list[Outcome]]:
+    """Plans of units; those that cannot be planned or opened are skipped with the reason."""
+    from qsmxt.bids.acquisition import check_unit
+
+    prepared, skipped = [], []
+    for unit in units:
+        try:
+            check_unit(unit)
+            prepared.append(Prepared(plan_unit(unit, settings), size_of(unit)))
+        except QSMxTError as error:
+            skipped.append(Outcome(unit.name, unit.subject, "skipped", str(error), exit_code=error.exit_code))
+    return prepared, skipped
+
+
+def run_units(
+    prepared: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
+) -> list[Outcome]:
+    """Run all units; none stops another. Outcomes come in the order of the units."""
+    outcomes: dict[str, Outcome] = {}
+    for start in range(0, len(prepared), BATCH):
+        with ExitStack() as locks:
+            batch = []
+            for item in prepared[start : start + BATCH]:
+                try:
+                    locks.enter_context(unit_lock(work_dir, item.unit))
+                    batch.append(item)
+                except OutputError as error:
+                    outcomes[item.unit.name] = Outcome(item.unit.name, item.unit.subject, "failed", str(error))
+            if batch:
+                outcomes |= _run_batch(batch, settings, context, work_dir, resources)
+    return [outcomes[item.unit.name] for item in prepared]
+
+
+@contextmanager
+def unit_lock(work_dir: Path, unit: ProcessingUnit) -> Iterator[None]:
+    """Hold the unit's part of the work folder; the lock ends with the process, however it ends."""
+    folder = work_dir / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f"{unit_node_name(unit)}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"work folder {work_dir}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{unit.name}: another run works on it in {work_dir}; wait for it or use another --work-dir"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run_batch(
+    batch: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
+) -> dict[str, Outcome]:
+    from nipype.pipeline import engine as pe
+
+    workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
+    workflow.config["execution"] = _execution_config(settings)
+    watch = Watch({unit_node_name(item.unit): item.unit for item in batch})
+    for item in batch:
+        unit_workflow = init_unit_wf(item.plan, settings, item.size, context)
+        crash_folder = Derivatives(context.out_dir).logs(item.unit.subject)
+        for node in unit_workflow._get_all_nodes():
+            node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
+        workflow.add_nodes([unit_workflow])
+    problem = ""
+    try:
+        workflow.run(plugin=_plugin(resources, watch))
+    except Exception as error:
+        problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        logger.debug("workflow ended with an error", exc_info=True)
+    return watch.outcomes(context, problem)
+
+
+def _execution_config(settings: Settings) -> dict[str, Any]:
+    return {
+        "poll_sleep_duration": POLLING,
+        "stop_on_first_crash": settings.execution.stop_on_first_crash,
+        "remove_unnecessary_outputs": False,
+        "crashfile_format": "txt",
+        "hash_method": "content",
+        "create_report": False,
+        "check_version": False,
+        "use_relative_paths": False,
+    }
+
+
+def _plugin(resources: Resources, watch: Watch) -> Any:
+    arguments = {"status_callback": watch, **resources.plugin_args}
+    if resources.plugin is not None and resources.plugin != "MultiProc":
+        import nipype.pipeline.plugins as plugins
+
+        return getattr(plugins, f"{resources.plugin}Plugin")(plugin_args=arguments)
+    if resources.plugin is None and resources.nprocs == 1:
+        from nipype.pipeline.plugins.linear import LinearPlugin
+
+        return LinearPlugin(plugin_args=arguments)
+    from qsmxt.workflows.plugin import LocalPlugin
+
+    limits = {"n_procs": resources.nprocs, "memory_gb": resources.mem_gb, "raise_insufficient": False}
+    return LocalPlugin(plugin_args={**limits, **arguments})
+
+
+class Watch:
+    """Follows nodes through nipype's status callback."""
+
+    def __init__(self, units: dict[str, ProcessingUnit]) -> None:
+        self.units = units
+        self.failed: dict[str, str] = {}
+        self.finished: dict[str, set[str]] = {name: set() for name in units}
+
+    def __call__(self, node: Any, status: str) -> None:
+        parts = node.fullname.split(".")
+        name = parts[1] if len(parts) > 2 else ""
+        if name not in self.units:
+            return
+        if status == "exception":
+            self.failed.setdefault(name, node.name)
+        elif status == "end":
+            self.finished[name].add(node.name)
+            logger.info("%s: %s finished", name, node.name)
+
+    def outcomes(self, context: Context, problem: str) -> dict[str, Outcome]:
+        """An outcome for every unit."""
+        return {unit.name: self._outcome(name, unit, context, problem) for name, unit in self.units.items()}
+
+    def _outcome(self, name: str, unit: ProcessingUnit, context: Context, problem: str) -> Outcome:
+        if name in self.failed:
+            files, reason = _crash(Derivatives(context.out_dir).logs(unit.subject), name)
+            return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1)
+        if any(node.startswith("publish_") for node in self.finished[name]):
+            return Outcome(unit.name, unit.subject, "done")
+        return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1)
+
+
+def _crash(folder: Path, name: str) -> tuple[list[str], str]:
+    """Crash files of a unit in ``folder``, newest last, and the last line of the newest one's traceback."""
+    found = []
+    for path in sorted(folder.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if f"Node: {WORKFLOW}.{name}." in text:
+            found.append((str(path), text))
+    if not found:
+        return [], ""
+    lines = [line for line in found[-1][1].splitlines() if line.strip()]
+    errors = [line.strip() for line in lines if line.startswith("qsmxt.errors.")]
+    reason = errors[-1].split(":", 1)[-1].strip() if errors else lines[-1].strip()
+    return [path for path, _ in found], reason

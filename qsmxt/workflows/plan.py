@@ -1,0 +1,204 @@
+"""What will run for a unit: the methods that its outputs need, in order, in groups that become nodes.
+
+Planning works on the catalogue: nothing scientific is imported. The builder asks for artifacts and resolves
+backwards, so a method that consumes the total field makes background removal disappear without being told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.config import NO_METHOD, Settings
+from qsmxt.errors import WorkflowError
+from qsmxt.registry.artifacts import ARTIFACTS
+from qsmxt.registry.methods import Cost, Method, resolve
+
+#: Artifacts that every output stands for. One line makes an output switch.
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "qsm": ("chi",),
+    "swi": ("swi", "minimum_intensity_projection"),
+    "r2star": ("r2star",),
+    "t2star": ("t2star",),
+    "separation": ("chi_paramagnetic", "chi_diamagnetic"),
+}
+
+#: What a stage hands on unchanged when its method is ``none``: from -> to.
+HANDED_ON: dict[str, tuple[str, str]] = {
+    "offset": ("wrapped_phase", "offset_free_phase"),
+    "background": ("total_field", "local_field"),
+}
+
+#: Name of the node that imports a unit.
+LOADING = "load"
+
+MASK_STEP = "masking.sections"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One method with all its parameters, ready to run; plain values only."""
+
+    name: str
+    parameters: dict[str, Any]
+    consumes: tuple[str, ...]
+    optional: tuple[str, ...]
+    produces: tuple[str, ...]
+    cost: Cost = field(default_factory=Cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What enters the hash of a node and the record of a run."""
+        return {
+            "method": self.name,
+            "parameters": self.parameters,
+            "consumes": list(self.consumes),
+            "optional": list(self.optional),
+            "produces": list(self.produces),
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that share a node.
+
+    ``output`` is the output switch that asked for it first; ``after`` names the nodes whose states it continues.
+    """
+
+    name: str
+    output: str
+    steps: tuple[Step, ...]
+    after: tuple[str, ...] = (LOADING,)
+
+    def needs(self) -> set[str]:
+        """Everything that its steps use and that it does not make itself."""
+        used: set[str] = set()
+        made: set[str] = set()
+        for step in self.steps:
+            used.update(name for name in (*step.consumes, *step.optional) if name not in made)
+            made.update(step.produces)
+        return used
+
+    def produces(self) -> tuple[str, ...]:
+        """Everything that its steps make."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in step.produces))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups of a unit, in order."""
+
+    unit: ProcessingUnit
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def steps(self) -> list[Step]:
+        """All steps in order."""
+        return [step for group in self.groups for step in group.steps]
+
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that have groups of their own, in order."""
+        return tuple(dict.fromkeys(group.output for group in self.groups))
+
+    def saved(self, output: str) -> tuple[str, ...]:
+        """The artifacts that ``output`` adds to the derivatives."""
+        made = [name for group in self.groups if group.output == output for name in group.produces()]
+        first = ["combined_magnitude"] if output == self.outputs()[0] else []
+        return tuple(name for name in dict.fromkeys([*first, *made]) if ARTIFACTS[name].suffix is not None)
+
+
+def available_artifacts(unit: ProcessingUnit) -> set[str]:
+    """What the scanner gives for ``unit``."""
+    return {"wrapped_phase", "magnitude", "combined_magnitude", "echo_times", "field_strength"}
+
+
+def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
+    """The groups of methods that make the outputs asked for.
+
+    Raises
+    ------
+    WorkflowError
+        If an output needs something that no chosen method makes.
+    """
+    chosen, parameters = _candidates(settings, len(unit.echoes))
+    known = available_artifacts(unit)
+    groups: list[Group] = []
+    for output, targets in OUTPUTS.items():
+        if not getattr(settings.outputs, output, False):
+            continue
+        steps: list[Step] = []
+        for target in targets:
+            for method in _resolve(output, target, chosen, known):
+                steps.append(_step(method, parameters))
+                known.update(method.produces)
+        for group in _split(output, steps):
+            groups.append(replace(group, after=_after(group, groups)))
+    if not groups:
+        raise WorkflowError("no output was asked for; switch at least one on, such as --r2star")
+    return Plan(unit, tuple(groups))
+
+
+def _resolve(output: str, target: str, chosen: list[Method], known: set[str]) -> list[Method]:
+    try:
+        return resolve(target, chosen, known)
+    except WorkflowError as error:
+        raise WorkflowError(f"output {output}: {error}; choose a method for the stage that makes it") from None
+
+
+def _candidates(settings: Settings, echoes: int) -> tuple[list[Method], dict[str, dict[str, Any]]]:
+    chosen: list[Method] = list(settings.chosen(echoes).values())
+    parameters = {method.name: settings.stage(method.stage, echoes).complete(method.stage) for method in chosen}
+    for stage, (given, made) in HANDED_ON.items():
+        if settings.stage(stage, echoes).method == NO_METHOD:
+            chosen.append(_handing_on(stage, given, made))
+    mask = _mask_method(settings.masking.sections)
+    parameters[mask.name] = {"sections": list(settings.masking.sections)}
+    return [*chosen, mask], parameters
+
+
+def _handing_on(stage: str, given: str, made: str) -> Method:
+    return Method(NO_METHOD, f"No {stage}", stage, (given,), (made,), _not_run, object, cost=Cost(0, 0, 1, 0))
+
+
+def _mask_method(sections: tuple[str, ...]) -> Method:
+    stage, key = MASK_STEP.split(".")
+    needs = ("combined_magnitude",)
+    return Method(key, "Mask", stage, needs, ("mask", "reliable_mask"), _not_run, object, cost=Cost(40, 1.5e8, 2, 2))
+
+
+def _not_run(*arguments: Any, **keywords: Any) -> Any:
+    raise WorkflowError("a stand-in of the plan was run")
+
+
+def _step(method: Method, parameters: dict[str, dict[str, Any]]) -> Step:
+    values = parameters.get(method.name, {})
+    return Step(method.name, values, method.consumes, method.optional, method.produces, method.cost)
+
+
+def _split(output: str, steps: list[Step]) -> list[Group]:
+    """Groups before, at and after the mask: what does not depend on the mask is not repeated when it changes."""
+    final = "chi" if output == "qsm" else output
+    names = [step.name for step in steps]
+    if MASK_STEP not in names:
+        return [Group(final, output, tuple(steps))] if steps else []
+    at = names.index(MASK_STEP)
+    parts = {"field": steps[:at], "mask": steps[at : at + 1], final: steps[at + 1 :]}
+    return [Group(name, output, tuple(part)) for name, part in parts.items() if part]
+
+
+def _after(group: Group, earlier: list[Group]) -> tuple[str, ...]:
+    """The fewest nodes whose states together hold all that ``group`` needs."""
+    by_name = {other.name: other for other in earlier}
+    makers = [other.name for other in earlier if group.needs() & set(other.produces())]
+    reached: set[str] = set()
+    for name in makers:
+        reached |= _ancestors(by_name[name], by_name)
+    return tuple(name for name in makers if name not in reached) or (LOADING,)
+
+
+def _ancestors(group: Group, by_name: dict[str, Group]) -> set[str]:
+    found: set[str] = set()
+    for name in group.after:
+        if name in by_name:
+            found |= {name} | _ancestors(by_name[name], by_name)
+    return found

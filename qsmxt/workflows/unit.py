@@ -1,0 +1,126 @@
+"""The nipype workflow of one unit: import, groups of methods, derivatives, figures.
+
+Few, fat nodes: nipype spends a tenth of a second and more on each. Everything that determines a result is an input
+of its node.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.config import Settings
+from qsmxt.interfaces.acquisition import Fingerprint, LoadAcquisition
+from qsmxt.interfaces.derivatives import Publish, WriteDerivatives
+from qsmxt.interfaces.methods import BuildMask, RunMethods
+from qsmxt.reports.interface import DrawFigures
+from qsmxt.workflows.estimate import Estimate, Size, estimate_plan
+from qsmxt.workflows.plan import LOADING, MASK_STEP, Group, Plan
+
+#: Names of the inputs that take the states a group continues.
+_STATE_INPUTS = ("state", "second", "third")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all units of a run share."""
+
+    bids_dir: Path
+    out_dir: Path
+    version: str
+    code: str
+    threads: int = 1
+
+
+def unit_node_name(unit: ProcessingUnit) -> str:
+    """Name of the unit's workflow; nipype allows no plus sign."""
+    return unit.name.replace("+", "plus")
+
+
+def init_unit_wf(plan: Plan, settings: Settings, size: Size, context: Context, *, name: str | None = None) -> Any:
+    """The workflow of one unit.
+
+    Nodes: ``fingerprint`` (always runs), ``load``, the groups of the plan, and for every output ``write_<output>``
+    and ``publish_<output>``; ``figures`` and ``publish_figures`` for the first output.
+    """
+    from nipype.pipeline import engine as pe
+
+    builder = _Builder(plan, settings, context, pe.Workflow(name=name or unit_node_name(plan.unit)))
+    saved = [artifact for output in plan.outputs() for artifact in plan.saved(output)]
+    builder.estimates = estimate_plan(plan, size, saved)
+    builder.add_import()
+    for group in plan.groups:
+        builder.add_group(group)
+    for output in plan.outputs():
+        builder.add_output(output)
+    builder.add_figures(plan.outputs()[0])
+    return builder.workflow
+
+
+class _Builder:
+    """Nodes of one unit while they are put together."""
+
+    def __init__(self, plan: Plan, settings: Settings, context: Context, workflow: Any) -> None:
+        self.plan, self.settings, self.context, self.workflow = plan, settings, context, workflow
+        self.unit = json.dumps(plan.unit.to_dict(), sort_keys=True)
+        self.estimates: dict[str, Estimate] = {}
+        self.nodes: dict[str, Any] = {}
+
+    def node(self, name: str, interface: Any, estimate: str | None = None) -> Any:
+        """A node with its resources."""
+        from nipype.pipeline import engine as pe
+
+        needs = self.estimates.get(estimate or name, Estimate(0.2, 0.1, 1))
+        threads = max(1, min(needs.threads, self.context.threads))
+        node = pe.Node(interface, name=name, mem_gb=round(needs.mem_gb, 3), n_procs=threads)
+        self.nodes[name] = node
+        self.workflow.add_nodes([node])
+        return node
+
+    def add_import(self) -> None:
+        """Digest of the files, then their arrays."""
+        fingerprint = self.node("fingerprint", Fingerprint(unit=self.unit))
+        acquisition = self.settings.acquisition
+        reading = {"phase_sign": acquisition.phase_sign, "phase_range": acquisition.phase_range}
+        load = self.node(LOADING, LoadAcquisition(unit=self.unit, reading=json.dumps(reading), code=self.context.code))
+        self.workflow.connect(fingerprint, "fingerprint", load, "fingerprint")
+
+    def add_group(self, group: Group) -> None:
+        """One node for a group of methods."""
+        kind = BuildMask if [step.name for step in group.steps] == [MASK_STEP] else RunMethods
+        steps = json.dumps({"steps": [step.to_dict() for step in group.steps]}, sort_keys=True)
+        node = self.node(group.name, kind(plan=steps, code=self.context.code))
+        for source, entry in zip(group.after, _STATE_INPUTS, strict=False):
+            self.workflow.connect(self.nodes[source], "state", node, entry)
+
+    def add_output(self, output: str) -> None:
+        """Derivatives of one output."""
+        last = [group for group in self.plan.groups if group.output == output][-1]
+        write = self.node(
+            f"write_{output}",
+            WriteDerivatives(
+                unit=self.unit,
+                bids_dir=str(self.context.bids_dir),
+                artifacts=list(self.plan.saved(output)),
+                label=output,
+                version=self.context.version,
+                code=self.context.code,
+            ),
+            "write",
+        )
+        publish = self.node(f"publish_{output}", Publish(out_dir=str(self.context.out_dir)))
+        self.workflow.connect(self.nodes[last.name], "state", write, "state")
+        self.workflow.connect([(write, publish, [("folder", "folder"), ("record", "record")])])
+
+    def add_figures(self, output: str) -> None:
+        """Figures of the first output."""
+        figures = self.node("figures", DrawFigures(unit=self.unit, code=self.context.code))
+        publish = self.node("publish_figures", Publish(out_dir=str(self.context.out_dir)))
+        write = self.nodes[f"write_{output}"]
+        self.workflow.connect(
+            [(write, figures, [("folder", "derivatives"), ("record", "record"), ("fingerprint", "fingerprint")])]
+        )
+        self.workflow.connect(figures, "folder", publish, "folder")
