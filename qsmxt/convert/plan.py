@@ -68,10 +68,11 @@ class Unit:
         """Paths without extension of all files."""
         return [path for piece in self.pieces for path in piece.outputs.values()]
 
-    def existing(self, dataset: Path) -> list[Path]:
-        """Files of this unit that the dataset already has."""
+    def existing(self, dataset: Path, outputs: Iterable[PurePosixPath] | None = None) -> list[Path]:
+        """Files of this unit (or ``outputs``, without extension) that the dataset already has."""
         endings = (".nii.gz", ".nii", ".json")
-        return [path for out in self.outputs for e in endings if (path := dataset / f"{out}{e}").exists()]
+        chosen = self.outputs if outputs is None else outputs
+        return [path for out in chosen for e in endings if (path := dataset / f"{out}{e}").exists()]
 
 
 def make_plan(rows: Iterable[Row]) -> list[Unit]:
