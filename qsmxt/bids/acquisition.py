@@ -164,10 +164,15 @@ def _load_polar(unit: ProcessingUnit, phase_range: tuple[float, float] | None, l
     loaded.note("PhaseScale", conversion.reason, f"phase scale: {conversion.reason}")
     loaded.filled = fill_mask(images)
     del images
-    if all(echo.magnitude is not None for echo in unit.echoes):
-        loaded.magnitude = np.stack([_scaled(echo.magnitude) for echo in unit.echoes if echo.magnitude])
+    magnitudes = [echo.magnitude for echo in unit.echoes if echo.magnitude is not None]
+    if len(magnitudes) == len(unit.echoes):
+        loaded.magnitude = np.empty_like(phase)
+        for path, modulus in zip(magnitudes, loaded.magnitude, strict=True):
+            modulus[...] = _scaled(path)
     elif all(echo.real is not None for echo in unit.echoes):
-        loaded.magnitude = np.stack([_modulus(echo) for echo in unit.echoes])
+        loaded.magnitude = np.empty_like(phase)
+        for echo, modulus in zip(unit.echoes, loaded.magnitude, strict=True):
+            np.hypot(*_parts(echo), out=modulus)
     return phase
 
 
@@ -195,10 +200,6 @@ def _parts(echo: EchoFiles) -> tuple[np.ndarray, np.ndarray]:
                 "the intercept of the header is lost: convert the images again"
             )
     return real, imag
-
-
-def _modulus(echo: EchoFiles) -> np.ndarray:
-    return np.hypot(*_parts(echo))
 
 
 def _scaled(path: Path) -> np.ndarray:
@@ -238,7 +239,7 @@ def _clear_background(phase: np.ndarray, magnitude: np.ndarray, loaded: _Loaded)
     if loaded.filled is not None:
         share = 100 * float(loaded.filled.mean())
         loaded.note("FilledVoxels", int(loaded.filled.sum()), f"a constant fills {share:.1f} % of the phase: no signal")
-        magnitude[:, loaded.filled] = 0
+        magnitude[loaded.filled] = 0
     np.maximum(magnitude, 0, out=magnitude)
     if not magnitude.any():
         raise InputError("magnitude: expected signal, found zeros only; export the images again")

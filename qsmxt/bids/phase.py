@@ -52,13 +52,15 @@ NARROWEST_RADIANS = 1.0
 CREDIBLE_RADIANS = (0.05, 200.0)
 #: Fraction of neighbouring voxels that must jump from one end to the other to prove that phase wraps there.
 WRAP_FRACTION = 5e-4
+#: Integers with fewer steps to the circle are too coarse to be phase.
+FEWEST_STEPS = 100
 #: A jump is a difference above this fraction of the full width.
 WRAP_JUMP = 0.75
 #: An echo whose width is below this fraction of all echoes' width is in another unit.
 NARROWEST_ECHO = 0.01
 #: Neighbouring slices whose mean cosine lies below this alternate in sign.
 ALTERNATION = -0.5
-#: A value that fills more than this fraction of all voxels, in every echo, marks voxels without signal.
+#: A value that fills more than this fraction of the voxels of an echo marks voxels without signal.
 FILL_FRACTION = 0.01
 
 #: The greatest float32 below pi.
@@ -305,8 +307,7 @@ def _by_stored_numbers(images: Sequence[StoredPhase], ranges: _Ranges) -> Conver
     """Numbers that make sense before the slope, and not after it."""
     if any(image.slope < 0 for image in images):
         return None
-    integer = all(image.stored.dtype.kind in "iu" for image in images)
-    known = (_TWELVE_BITS, _SIEMENS, _CENTRED_TWELVE_BITS) if integer else (_SYMMETRIC_RADIANS,)
+    known = (_TWELVE_BITS, _SIEMENS, _CENTRED_TWELVE_BITS) if _is_whole(images) else (_SYMMETRIC_RADIANS,)
     for scale in known:
         if scale.fits(*ranges.stored, HEADER_TOLERANCE):
             found = _on(scale, f"stored numbers fill {scale.name}; the slope {images[0].slope:g} has no meaning")
@@ -317,7 +318,7 @@ def _by_stored_numbers(images: Sequence[StoredPhase], ranges: _Ranges) -> Conver
 def _by_maker(images: Sequence[StoredPhase], ranges: _Ranges) -> Conversion | None:
     """Siemens integers that do not reach both ends of their scale."""
     maker = str((images[0].metadata or {}).get("Manufacturer", ""))
-    if "siemens" not in maker.lower() or any(image.stored.dtype.kind == "f" for image in images):
+    if "siemens" not in maker.lower() or not _is_whole(images):
         return None
     low, high = ranges.scaled
     for scale in (_TWELVE_BITS, _SIEMENS):
@@ -330,7 +331,8 @@ def _by_maker(images: Sequence[StoredPhase], ranges: _Ranges) -> Conversion | No
 def _by_wraps(images: Sequence[StoredPhase], ranges: _Ranges) -> Conversion | None:
     """Symmetric ends between which neighbours jump: the ends are minus and plus pi."""
     low, high = ranges.scaled
-    if not (high > 0 and abs(low + high) <= 1e-3 * high) or not _wraps(images, ranges.width):
+    coarse = _is_whole(images) and ranges.stored[1] - ranges.stored[0] < FEWEST_STEPS
+    if coarse or not (high > 0 and abs(low + high) <= 1e-3 * high) or not _wraps(images, ranges.width):
         return None
     return Conversion(np.pi / high, 0.0, f"phase wraps at both ends, {low:.6g} and {high:.6g}")
 
@@ -355,9 +357,13 @@ def _by_units_beyond(images: Sequence[StoredPhase], ranges: _Ranges) -> Conversi
     )
 
 
+def _is_whole(images: Sequence[StoredPhase]) -> bool:
+    return all(image.stored.dtype.kind in "iu" for image in images)
+
+
 def _is_rounded(images: Sequence[StoredPhase]) -> bool:
     """Whole numbers cannot be radians."""
-    return all(image.stored.dtype.kind in "iu" and image.slope == 1 for image in images)
+    return _is_whole(images) and all(image.slope == 1 for image in images)
 
 
 _RULES = (
@@ -457,17 +463,19 @@ def undo_alternation(phase: np.ndarray, axes: Sequence[int]) -> None:
 
 
 def fill_mask(images: Sequence[StoredPhase]) -> np.ndarray | None:
-    """Voxels that hold one filling value in every echo, or ``None`` if they are too few to be filled.
+    """Voxels (echo, x, y, z) that hold a filling value, or ``None`` if no echo has any.
 
     Makers and programs put a constant where there is no signal: stored 0 (which a Philips slope turns into
-    :math:`-\\pi`), scaled 0, or NaN. A constant would otherwise pass for perfectly coherent phase.
+    :math:`-\\pi`), scaled 0, or NaN. A constant would otherwise pass for perfectly coherent phase. One value of
+    4096 fills 0.02 % of the voxels by chance; a filling value fills more than 1 %.
     """
-    filled = None
-    for candidate in (_stored_zero, _scaled_zero, _not_finite):
-        everywhere = np.logical_and.reduce([candidate(image) for image in images])
-        if everywhere.mean() > FILL_FRACTION:
-            filled = everywhere if filled is None else filled | everywhere
-    return filled
+    filled = np.zeros((len(images), *images[0].stored.shape), dtype=bool)
+    for image, target in zip(images, filled, strict=True):
+        for candidate in (_stored_zero, _scaled_zero, _not_finite):
+            voxels = candidate(image)
+            if voxels.mean() > FILL_FRACTION:
+                target |= voxels
+    return filled if filled.any() else None
 
 
 def _stored_zero(image: StoredPhase) -> np.ndarray:
