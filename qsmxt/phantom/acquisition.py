@@ -34,6 +34,8 @@ def properties(classes: np.ndarray, pattern: np.ndarray, settings: HeadSettings)
     chi = np.array([t.chi for t in TISSUES], dtype=np.float32)
     if settings.haemorrhage:
         chi[INDEX["haemorrhage"]] = settings.haemorrhage
+    for name, change in settings.chi_change:
+        chi[INDEX[name]] += change
     rate = np.array([t.r2star for t in TISSUES], dtype=np.float32) * np.float32(settings.relaxation)
     density = np.array([t.density for t in TISSUES], dtype=np.float32)
     t1w = np.array([t.t1w * 1000 for t in TISSUES], dtype=np.float32)

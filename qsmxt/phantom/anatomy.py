@@ -17,6 +17,8 @@ from itertools import product
 
 import numpy as np
 
+from qsmxt.phantom.deformation import Deformation
+
 Box = tuple[slice, slice, slice]
 Point = tuple[float, float, float]
 
@@ -146,62 +148,6 @@ VEINS = 60
 VEIN_RADII = (0.6, 1.4)
 
 
-@dataclass(frozen=True)
-class Deformation:
-    r"""A smooth invertible map from points in space to the head frame.
-
-    .. math:: X_c = s_c x_c + t_c + \sum_m a_m \sin(k_m \cdot x + \varphi_{mc})
-
-    Four waves of 100 to 180 mm per component, together 2.5 mm rms, have a gradient below 0.45 per component and hence a
-    Jacobian that cannot vanish. Scales lie between 1.00 and 1.06 (the head never outgrows the field of view).
-    """
-
-    scale: np.ndarray
-    shift: np.ndarray
-    waves: np.ndarray  # (component, wave, xyz), rad/mm
-    phases: np.ndarray  # (component, wave)
-    amplitude: float
-
-    @classmethod
-    def random(cls, seed: int) -> Deformation:
-        """The deformation that belongs to ``seed``."""
-        rng = np.random.default_rng([7919, seed])
-        scale = rng.uniform(1.0, 1.06, 3)
-        shift = np.array([0.0, 0.0, 3.0]) + rng.uniform(-1.5, 1.5, 3)
-        directions = rng.normal(size=(3, 4, 3))
-        directions /= np.linalg.norm(directions, axis=2, keepdims=True)
-        waves = directions * (2 * np.pi / rng.uniform(100.0, 180.0, (3, 4, 1)))
-        return cls(scale, shift, waves, rng.uniform(0, 2 * np.pi, (3, 4)), 2.5 / np.sqrt(2.0))
-
-    def volume(self, component: int, axes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Head coordinate ``component`` (mm) on the grid spanned by ``axes``, float32."""
-        x, y, z = (a.astype(np.float64) for a in axes)
-        k, phase = self.waves[component], self.phases[component]
-        first = x[:, None] * k[:, 0]
-        second = y[None, :, None] * k[:, 1, None, None] + z[None, None, :] * k[:, 2, None, None] + phase[:, None, None]
-        left = (self.amplitude * np.concatenate([np.sin(first), np.cos(first)], axis=1)).astype(np.float32)
-        right = np.concatenate([np.cos(second), np.sin(second)]).astype(np.float32).reshape(2 * len(k), -1)
-        out = (left @ right).reshape(len(x), len(y), len(z))
-        linear = self.scale[component] * (x, y, z)[component] + self.shift[component]
-        out += linear.astype(np.float32).reshape([-1 if i == component else 1 for i in range(3)])
-        return out
-
-    def at(self, points: np.ndarray) -> np.ndarray:
-        """Head coordinates of ``points`` ``(n, 3)``."""
-        angles = np.einsum("cmd,nd->ncm", self.waves, points) + self.phases
-        return self.scale * points + self.shift + self.amplitude * np.sin(angles).sum(axis=2)
-
-    def inverse(self, targets: np.ndarray) -> np.ndarray:
-        """Points whose head coordinates are ``targets`` ``(n, 3)``, by fixed-point iteration to 1e-6 mm."""
-        points = (targets - self.shift) / self.scale
-        for _ in range(60):
-            step = (targets - self.at(points)) / self.scale
-            points = points + step
-            if np.abs(step).max() < 1e-6:
-                break
-        return points
-
-
 class Coordinates:
     """Head coordinates of the samples of a grid centred on the origin.
 
@@ -210,7 +156,7 @@ class Coordinates:
     shape, spacing
         Samples and their distance (mm) along each axis.
     deformation
-        Map to the head frame; ``None`` for the identity.
+        Map from space to the head frame; ``None`` for the identity.
     """
 
     def __init__(self, shape: tuple[int, int, int], spacing: Point, deformation: Deformation | None = None) -> None:

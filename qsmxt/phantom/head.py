@@ -39,7 +39,8 @@ import numpy as np
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.phantom import acquisition
-from qsmxt.phantom.anatomy import INDEX, LABELS, TISSUES, Coordinates, Deformation, paint
+from qsmxt.phantom.anatomy import INDEX, LABELS, TISSUES, Coordinates, paint
+from qsmxt.phantom.deformation import AMPLITUDE, Deformation
 from qsmxt.phantom.forward import DipoleField
 from qsmxt.phantom.voxels import block_mean, brain_mask, dominant_tissue, repeat
 
@@ -83,6 +84,10 @@ class HeadSettings:
         Keep only the voxels with z between these two, mm, of the head frame.
     deformation
         Seed of a smooth deformation of the anatomy (another subject); ``None`` for none.
+    deformation_amplitude
+        Its root-mean-square displacement along each axis, mm.
+    chi_change
+        Pairs of the name of a tissue and what is added to its susceptibility, ppm.
     """
 
     voxel_size: tuple[float, float, float] = (1.5, 1.5, 1.5)
@@ -101,12 +106,17 @@ class HeadSettings:
     haemorrhage: float = 0.0
     slab: tuple[float, float] | None = None
     deformation: int | None = None
+    deformation_amplitude: float = AMPLITUDE
+    chi_change: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.echo_times or min(self.echo_times) <= 0:
             raise InputError(f"echo_times: expected at least one positive time in s, found {self.echo_times}")
         if min(self.voxel_size) <= 0 or min(self.field_of_view) <= 0 or self.oversampling < 1:
             raise InputError("voxel_size, field_of_view, oversampling: expected positive numbers")
+        unknown = [name for name, _ in self.chi_change if name not in INDEX]
+        if unknown:
+            raise InputError(f"chi_change: expected names among {', '.join(INDEX)}, found {unknown[0]!r}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -120,6 +130,16 @@ class HeadSettings:
         side = min(self.voxel_size)
         x, y, z = (max(1, round(self.oversampling * v / side)) for v in self.voxel_size)
         return x, y, z
+
+    @property
+    def subject(self) -> Deformation | None:
+        """Map from space (axes of the volume, origin at its middle) to the head frame; ``None`` for the identity."""
+        return None if self.deformation is None else Deformation.random(self.deformation, self.deformation_amplitude)
+
+    @property
+    def streams(self) -> list[np.random.Generator]:
+        """Random numbers for veins, texture and noise."""
+        return [np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(3)]
 
     @property
     def fine_shape(self) -> tuple[int, int, int]:
@@ -228,10 +248,9 @@ def simulate(settings: HeadSettings = HeadSettings()) -> Head:
     >>> head.wrapped_phase.shape, bool(head.chi[head.labels == 2].mean() > head.chi[head.labels == 8].mean())
     ((1, 24, 28, 24), True)
     """
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(3)]
-    factors, fine, spacing = settings.factors, settings.fine_shape, settings.spacing
-    deformation = None if settings.deformation is None else Deformation.random(settings.deformation)
-    coordinates = Coordinates(fine, spacing, deformation)
+    streams, factors = settings.streams, settings.factors
+    fine, spacing = settings.fine_shape, settings.spacing
+    coordinates = Coordinates(fine, spacing, settings.subject)
     classes, inside = paint(coordinates, streams[0], haemorrhage=settings.haemorrhage != 0)
     del coordinates
     tissue = acquisition.properties(classes, acquisition.texture(fine, spacing, streams[1]), settings)
