@@ -68,7 +68,11 @@ class AcquisitionSettings:
 class MaskingSettings:
     """Where susceptibility is reconstructed."""
 
-    sections: tuple[str, ...] = parameter((), help="mask sections, united; see --mask")
+    sections: tuple[str, ...] = parameter((), help="how masks are made: input,generator,refinement,...")
+    combine: str = parameter(
+        "and", choices=("and", "or"), help="what of several sections is kept: common or any voxels"
+    )
+    human_brain: bool = parameter(True, help="expect a human brain: implausible masks are reported")
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,12 @@ def preset_names() -> tuple[str, ...]:
 @functools.cache
 def preset_descriptions() -> dict[str, str]:
     """One line about every preset."""
-    return {name: str(read_preset(name).get("description", "")) for name in preset_names()}
+    return {name: str(_read_toml(PRESETS_FOLDER / f"{name}.toml").get("description", "")) for name in preset_names()}
+
+
+def default_table() -> Layer:
+    """The default preset as it is written, unchecked."""
+    return _read_toml(PRESETS_FOLDER / f"{DEFAULT_PRESET}.toml")
 
 
 def read_preset(name: str) -> Layer:
@@ -180,14 +189,18 @@ def read_file(path: str | Path) -> Layer:
     MissingInputError, ParameterError
         If the file cannot be read, is not TOML, or holds an unknown key.
     """
+    layer = _read_toml(Path(path))
+    check_layer(layer, f"settings file {path}")
+    return layer
+
+
+def _read_toml(path: Path) -> Layer:
     try:
-        layer = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingInputError(f"settings file {path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"settings file {path}: expected TOML, found {error}") from None
-    check_layer(layer, f"settings file {path}")
-    return layer
 
 
 def check_layer(layer: Mapping[str, Any], origin: str) -> None:

@@ -185,8 +185,9 @@ def _add_settings_options(parser: Parser) -> None:
     parser.add(group, "--config-file", type=Path, metavar="TOML", help="settings; logs/qsmxt.toml of a run repeats it")
     parser.add(
         group, "--mask", action=AppendSection, metavar="SECTION",
-        help="how the mask is made; sections of several --mask are united",
+        help="how the mask is made, such as magnitude:first,bet:0.5,erode:2; may be repeated, see --mask-combine",
     )  # fmt: skip
+    _add_section(parser, group, "masking", prefix="mask-")
     for section in ("acquisition", "outputs"):
         _add_section(parser, group, section)
 
@@ -212,11 +213,11 @@ def _add_execution(parser: Parser) -> None:
     parser.add(group, "--dry-run", action="store_true", help="print what would run, with memory and time, and stop")
 
 
-def _add_section(parser: Parser, group: Any, section: str) -> None:
+def _add_section(parser: Parser, group: Any, section: str, prefix: str = "") -> None:
     """Flags of all settings of a section that are not written out."""
     for declared in declared_fields(config._SECTIONS[section]):
         if (section, declared.name) not in _WRITTEN_OUT:
-            _add_setting(parser, group, f"--{_hyphened(declared.name)}", (section, declared.name), declared)
+            _add_setting(parser, group, f"--{prefix}{_hyphened(declared.name)}", (section, declared.name), declared)
 
 
 def _add_setting(
@@ -253,12 +254,13 @@ def _metavar(declared: DeclaredParameter, nargs: int | str | None) -> Any:
 
 def _add_methods(parser: Parser) -> None:
     group = parser.add_argument_group("methods of the stages")
+    defaults = config.default_table()
     for stage in STAGES:
         methods = catalogue()[stage.key]
         if not methods or stage.key in config._SECTIONS:
             continue
         choices = (*methods, config.NO_METHOD)
-        default = config.read_preset(config.DEFAULT_PRESET).get(stage.key, {}).get("method", config.NO_METHOD)
+        default = defaults.get(stage.key, {}).get("method", config.NO_METHOD)
         declared = _choice(choices)
         parser.add(
             group, f"--{stage.key}", action=StoreSetting, path=(stage.key, "method"), declared=declared,

@@ -51,13 +51,14 @@ class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
 
 
 class LoadAcquisition(Interface):
-    """Images of a unit as arrays: phase in radians, magnitude, their combination, echo times."""
+    """Images of a unit as arrays: phase in radians and its quality, magnitude, echo times."""
 
     input_spec = LoadAcquisitionInputSpec
     output_spec = StateOutputSpec
 
     def execute(self, folder: str) -> None:
         """Load and save."""
+        from qsmxt.algorithms.quality import phase_quality
         from qsmxt.algorithms.signal import combine_magnitude
         from qsmxt.bids.acquisition import load_acquisition
         from qsmxt.bids.units import ProcessingUnit
@@ -66,10 +67,12 @@ class LoadAcquisition(Interface):
         reading = json.loads(self.inputs.reading)
         phase_range = tuple(reading["phase_range"]) if reading.get("phase_range") else None
         acquired = load_acquisition(unit, phase_sign=reading.get("phase_sign", "auto"), phase_range=phase_range)
+        phase, times = acquired.wrapped_phase, acquired.echo_times
         arrays: dict[str, Any] = {
-            "wrapped_phase": acquired.wrapped_phase,
+            "wrapped_phase": phase,
             "magnitude": acquired.magnitude,
             "combined_magnitude": combine_magnitude(acquired.magnitude),
+            "phase_quality": phase_quality(phase, None, times, acquired.grid),
             "echo_times": np.asarray(acquired.echo_times, dtype=np.float64),
             "field_strength": np.float64(acquired.field_strength),
         }

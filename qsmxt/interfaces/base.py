@@ -68,3 +68,11 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def quieten_nipype(level: int) -> None:
+    """Let nipype speak only where everything is asked for (``level`` DEBUG)."""
+    import logging
+
+    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
+        logging.getLogger(name).setLevel(logging.INFO if level <= logging.DEBUG else logging.CRITICAL + 1)

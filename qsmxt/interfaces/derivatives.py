@@ -58,7 +58,7 @@ class WriteDerivatives(Interface):
                 self.inputs.bids_dir,
                 name,
                 method_records=[describe(step) for step in steps],
-                parameters={step["method"]: step["parameters"] for step in steps},
+                parameters=parameters_by_method(steps),
                 version=self.inputs.version,
                 extra=state.corrections,
             )
@@ -99,6 +99,14 @@ def history(artifact: str, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
             needed.update(step["consumes"])
             needed.update(step["optional"])
     return kept[::-1]
+
+
+def parameters_by_method(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Parameters of every step; a method that ran twice has a list."""
+    found: dict[str, list[Any]] = {}
+    for step in steps:
+        found.setdefault(step["method"], []).append(step["parameters"])
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def describe(step: dict[str, Any]) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qsmxt.bids.atomic import plain
 from qsmxt.interfaces.base import Interface, StateOutputSpec, StepInputSpec
 from qsmxt.interfaces.state import State, digest, save_arrays
 
@@ -89,17 +91,40 @@ class BuildMask(Interface):
     output_spec = StateOutputSpec
 
     def execute(self, folder: str) -> None:
-        """Unite the sections."""
-        from qsmxt.algorithms.signal import signal_mask
+        """Run the sections and combine them."""
+        from qsmxt.algorithms.masking.build import build_mask
+        from qsmxt.algorithms.masking.sections import parse_sections
 
         state = self._state()
         (step,) = json.loads(self.inputs.plan)["steps"]
-        mask = signal_mask(state.load("combined_magnitude"), state.sampling())
-        files = save_arrays(Path(folder), {"mask": mask, "reliable_mask": mask})
+        settings = step["parameters"]
+        arrays = {name: state.load(name) for name in (*step["consumes"], *step["optional"])}
+        if not state.statistics.get("has_magnitude", True):
+            arrays["magnitude"] = None
+        result = build_mask(
+            settings["sections"],
+            arrays,
+            state.sampling(),
+            combine=settings["combine"],
+            human_brain=settings["human_brain"],
+        )
+        files = save_arrays(Path(folder), {"mask": result.mask, "reliable_mask": result.reliable_mask})
         after = state.extended(
             files,
             fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),
-            steps=[step],
-            statistics={"mask": {"voxels": int(mask.sum())}},
+            steps=mask_steps(parse_sections(settings["sections"]), step),
+            notes=result.statistics.get("warnings", []),
+            statistics={"mask": plain(result.statistics)},
         )
         self._results["state"] = after.to_json()
+
+
+def mask_steps(sections: tuple[Any, ...], step: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the sections run, as steps of a record, each method once per use."""
+    made = {name: step[name] for name in ("consumes", "optional", "produces")}
+    return [
+        {"method": part.method.name, "parameters": plain(dataclasses.asdict(part.parameters)), **made}
+        for section in sections
+        for part in (section.generator, *section.refinements)
+        if part is not None and part.method is not None
+    ]

@@ -56,7 +56,7 @@ class Entry:
         if venue:
             volume = self.fields.get("volume", "")
             issue = f"({self.fields['number']})" if "number" in self.fields else ""
-            pages = f":{self.fields['pages'].replace('--', '\u2013')}" if "pages" in self.fields else ""
+            pages = ":" + self.fields["pages"].replace("--", "\u2013") if "pages" in self.fields else ""
             text += f" {venue}" + (f" {volume}{issue}{pages}" if volume or pages else "") + "."
         if "doi" in self.fields:
             text += f" https://doi.org/{self.fields['doi']}"

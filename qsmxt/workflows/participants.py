@@ -15,6 +15,7 @@ from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import OutputError, QSMxTError
+from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.workflows.estimate import Size, size_of
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.resources import Resources
@@ -115,6 +116,7 @@ def _run_batch(
 ) -> dict[str, Outcome]:
     from nipype.pipeline import engine as pe
 
+    quieten_nipype(logger.getEffectiveLevel())
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
     workflow.config["execution"] = _execution_config(settings)
     watch = Watch({unit_node_name(item.unit): item.unit for item in batch})

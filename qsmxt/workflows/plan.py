@@ -6,7 +6,7 @@ backwards, so a method that consumes the total field makes background removal di
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qsmxt.bids.units import ProcessingUnit
@@ -34,6 +34,15 @@ HANDED_ON: dict[str, tuple[str, str]] = {
 LOADING = "load"
 
 MASK_STEP = "masking.sections"
+
+#: Inputs of mask sections that must have been made before.
+_LOOKED_AT = {
+    "magnitude": "magnitude",
+    "phase": "wrapped_phase",
+    "phase_quality": "phase_quality",
+    "fit_quality": "fit_quality",
+    "field_noise": "field_noise",
+}
 
 
 @dataclass(frozen=True)
@@ -102,14 +111,16 @@ class Plan:
 
     def saved(self, output: str) -> tuple[str, ...]:
         """The artifacts that ``output`` adds to the derivatives."""
-        made = [name for group in self.groups if group.output == output for name in group.produces()]
+        groups = [group for group in self.groups if group.output == output]
+        steps = [step for group in groups for step in group.steps if not step.name.endswith(f".{NO_METHOD}")]
+        made = [name for step in steps for name in step.produces]
         first = ["combined_magnitude"] if output == self.outputs()[0] else []
         return tuple(name for name in dict.fromkeys([*first, *made]) if ARTIFACTS[name].suffix is not None)
 
 
 def available_artifacts(unit: ProcessingUnit) -> set[str]:
     """What the scanner gives for ``unit``."""
-    return {"wrapped_phase", "magnitude", "combined_magnitude", "echo_times", "field_strength"}
+    return {"wrapped_phase", "magnitude", "combined_magnitude", "phase_quality", "echo_times", "field_strength"}
 
 
 def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
@@ -150,9 +161,9 @@ def _candidates(settings: Settings, echoes: int) -> tuple[list[Method], dict[str
     parameters = {method.name: settings.stage(method.stage, echoes).complete(method.stage) for method in chosen}
     for stage, (given, made) in HANDED_ON.items():
         if settings.stage(stage, echoes).method == NO_METHOD:
-            chosen.append(_handing_on(stage, given, made))
+            chosen.insert(0, _handing_on(stage, given, made))
     mask = _mask_method(settings.masking.sections)
-    parameters[mask.name] = {"sections": list(settings.masking.sections)}
+    parameters[mask.name] = {**asdict(settings.masking), "sections": list(settings.masking.sections)}
     return [*chosen, mask], parameters
 
 
@@ -161,9 +172,13 @@ def _handing_on(stage: str, given: str, made: str) -> Method:
 
 
 def _mask_method(sections: tuple[str, ...]) -> Method:
+    """A stand-in for the sections: it needs what they look at."""
     stage, key = MASK_STEP.split(".")
-    needs = ("combined_magnitude",)
-    return Method(key, "Mask", stage, needs, ("mask", "reliable_mask"), _not_run, object, cost=Cost(40, 1.5e8, 2, 2))
+    sources = [section.partition(",")[0].partition(":")[0].strip().replace("-", "_") for section in sections]
+    needs = tuple(dict.fromkeys(_LOOKED_AT[source] for source in sources if source in _LOOKED_AT))
+    optional = tuple(name for name in ("magnitude", "phase_quality", "fit_quality") if name not in needs)
+    cost = Cost(40, 1.5e8, 2, 2)
+    return Method(key, "Mask", stage, needs, ("mask", "reliable_mask"), _not_run, object, optional, cost=cost)
 
 
 def _not_run(*arguments: Any, **keywords: Any) -> Any:

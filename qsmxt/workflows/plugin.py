@@ -6,6 +6,7 @@ worker is killed (for want of memory, say); here its task is repeated once, alon
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,12 +16,13 @@ from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from qsmxt.interfaces.base import end_with_parent
+from qsmxt.interfaces.base import end_with_parent, quieten_nipype
 from qsmxt.workflows.startup import start_fork_server
 
 
-def initialize_worker(folder: str) -> None:
+def initialize_worker(folder: str, level: int) -> None:
     """First thing a worker does."""
+    quieten_nipype(level)
     end_with_parent()
     os.environ["NIPYPE_NO_ET"] = "1"
     os.chdir(folder)
@@ -41,7 +43,7 @@ class LocalPlugin(MultiProcPlugin):
             max_workers=workers,
             mp_context=multiprocessing.get_context("forkserver"),
             initializer=initialize_worker,
-            initargs=(self._cwd,),
+            initargs=(self._cwd, logging.getLogger("qsmxt").getEffectiveLevel()),
         )
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
