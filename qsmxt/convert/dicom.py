@@ -28,10 +28,10 @@ from qsmxt.convert.coils import combine_coils, combined_name, find_method
 from qsmxt.convert.dataset import add_participants, add_scans, check_inside, describe, install, save_image
 from qsmxt.convert.dcm2niix import Converter
 from qsmxt.convert.index import build_index
-from qsmxt.convert.mapping import apply_mapping, load_mapping, save_mapping
+from qsmxt.convert.mapping import apply_mapping, facts_of, load_mapping, save_mapping
 from qsmxt.convert.naming import Labelling, assign_labels
 from qsmxt.convert.plan import Piece, Unit, make_plan
-from qsmxt.convert.sidecar import complete, without_identity
+from qsmxt.convert.sidecar import complete, mentions, without_identity
 from qsmxt.convert.table import Row
 from qsmxt.convert.vendor import Image, correct_phases
 from qsmxt.errors import OutputError, QSMxTError, SelectionError
@@ -234,7 +234,13 @@ def _finish(dataset: Path, table: Table, settings: Settings, report: Report) -> 
     add_participants(dataset, people)
     describe(dataset)
     if settings.mapping is None:
-        save_mapping(dataset / SAVED_MAPPING, table.rows)
+        save_mapping(dataset / SAVED_MAPPING, [row for row in table.rows if not (settings.anonymise and _names(row))])
+
+
+def _names(row: Row) -> bool:
+    """Whether what a mapping would match names the person."""
+    facts = {**facts_of(row), "patient_id": "", "series_uid": ""}
+    return mentions(" ".join(facts.values()), private_words(row.source))
 
 
 def _person(row: Row, anonymous: bool) -> dict[str, str]:

@@ -52,6 +52,9 @@ def complete(sidecar: Mapping[str, Any], volume: Volume, part: str) -> dict[str,
     """
     source = volume.source
     kept = {key: value for key, value in sidecar.items() if key not in _NEVER}
+    if part != "phasediff":
+        kept.pop("EchoTime1", None)
+        kept.pop("EchoTime2", None)
     if part in ("phase", "fieldmap", "phase1", "phase2", "phasediff") and sidecar.get("Units") is not None:
         kept["Units"] = sidecar["Units"]
     for key, value in _numbers(source, volume).items():
