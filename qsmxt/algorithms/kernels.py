@@ -90,12 +90,16 @@ def _dipole_greens(grid: Grid) -> np.ndarray:
         for n, v in zip(grid.shape, grid.voxel_size, strict=True)
     ]
     near = [np.arange(-m, m + 1) for m in reach]
-    volume[np.ix_(*near)] = _near_dipole(near, size, direction)
+    volume[np.ix_(*near)] = voxel_dipole(near, size, direction)
     return np.ascontiguousarray(fourier.forward(volume).real)
 
 
-def _near_dipole(near: list[np.ndarray], size: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Field of a uniformly magnetised voxel at voxel centres, by sums over its eight corners, less the Lorentz term."""
+def voxel_dipole(near: list[np.ndarray], size: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Field of a uniformly magnetised voxel at voxel centres, by sums over its eight corners, less the Lorentz term.
+
+    ``near`` holds the offsets of the centres along each axis in voxels, an odd number of consecutive integers around 0;
+    ``size`` is the voxel size and ``direction`` the unit vector of B0. float64.
+    """
     edges = [np.append(n - 0.5, n[-1] + 0.5) * v for n, v in zip(near, size, strict=True)]
     corners = np.meshgrid(*edges, indexing="ij", sparse=True)
     radius = np.sqrt(sum(c * c for c in corners))
