@@ -1,0 +1,358 @@
+r"""The fits behind the field maps: phase, magnitude and echo times to frequency, its precision and the misfit.
+
+Model of the signal in a voxel, echo e at time :math:`T_e`:
+
+.. math:: S_e = M_e\, e^{i (\varphi_0 + \omega T_e)} + \text{noise of standard deviation } \sigma \text{ per channel},
+
+so that the phase of echo e has the standard deviation :math:`\sigma / M_e` and the weights of a least-squares fit are
+:math:`M_e^2`. With :math:`S_k = \sum_e M_e^2 T_e^k` the precision (inverse variance in units of :math:`\sigma^2`) of
+:math:`\omega` is
+
+.. math:: p = S_2 \;\text{(offset known)}, \qquad p = S_2 - S_1^2 / S_0 \;\text{(offset fitted)},
+
+and the field :math:`f = \omega / 2\pi\bar\gamma B_0` has the standard deviation
+:math:`\sigma / (2\pi\bar\gamma B_0 \sqrt p)`. With :math:`\sin` in place of the residual phase the same steps are
+Gauss-Newton steps for the complex signal, which noise beyond :math:`\pi` in late echoes cannot mislead.
+
+The misfit is :math:`\sum_e |S_e - M_e e^{i(\varphi_0 + \omega T_e)}|^2 = \sum_e 4 M_e^2 \sin^2 (r_e / 2)`, the quality
+:math:`q = \sum_e M_e^2 \cos r_e / S_0`. The noise :math:`\sigma` comes from the misfit where echoes are left over
+(its median over the good voxels, divided by the median of the chi-squared distribution), else from the magnitude.
+
+References
+----------
+Liu et al. 2013 (doi:10.1002/mrm.24272).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.signal import SAMPLE, noise_level
+from qsmxt.constants import rad_per_ppm
+from qsmxt.geometry import Grid
+
+#: Voxels whose quality is above this tell the noise.
+GOOD_FIT = 0.9
+
+
+@dataclass
+class Fit:
+    """Arrays of one fit on the cropped volume, float32: frequency (rad/s), precision (of it), misfit, and signal S_0."""
+
+    frequency: np.ndarray
+    precision: np.ndarray
+    misfit: np.ndarray
+    signal: np.ndarray
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Fit:
+        """Zeros of ``shape``."""
+        return cls(*(np.zeros(shape, dtype=np.float32) for _ in range(4)))
+
+    def quality(self) -> np.ndarray:
+        """Agreement of the echoes with the model, in [0, 1]."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out = 1 - self.misfit / (2 * self.signal)
+        return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Echoes:
+    """Checked input of a field map, cropped to the usable voxels.
+
+    Attributes
+    ----------
+    phase, magnitude
+        Float32 ``(echo, x, y, z)``, a copy of the box around the usable voxels, 0 where not usable.
+    times
+        Echo times, s, float64.
+    usable
+        Uint8 ``(x, y, z)`` of the box.
+    box
+        Where the box lies in the volume.
+    grid
+        Geometry of the whole volume.
+    rad_per_ppm_second
+        Angular frequency of a field of 1 ppm, rad/s.
+    noise
+        Standard deviation of the noise as the magnitude tells it, or ``None`` if it was not asked for.
+    """
+
+    phase: np.ndarray
+    magnitude: np.ndarray
+    times: np.ndarray
+    usable: np.ndarray
+    box: tuple[slice, ...]
+    grid: Grid
+    rad_per_ppm_second: float
+    noise: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        phase: np.ndarray,
+        magnitude: np.ndarray,
+        echo_times: np.ndarray,
+        field_strength: float,
+        grid: Grid,
+        mask: np.ndarray | None,
+        *,
+        unknowns: int,
+        remedy: str = "",
+    ) -> Echoes:
+        """Check and crop; ``unknowns`` per voxel is the least number of echoes, ``name`` that of the phase."""
+        times = check_times(echo_times, at_least=unknowns, remedy=remedy)
+        angular = rad_per_ppm(check_field_strength(field_strength), 1.0)
+        phase = check_echoes(name, phase, grid, times)
+        strength = check_echoes("magnitude", magnitude, grid, times)
+        noise = noise_level(strength) if len(times) <= unknowns else None
+        usable = usable_voxels([phase, strength], grid, mask)
+        start, stop = bounding_box(usable)
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        inside = np.ascontiguousarray(usable[box]).view(np.uint8)
+        cropped = [_copy_inside(volumes, box, inside) for volumes in (phase, strength)]
+        return cls(cropped[0], cropped[1], times, inside, box, grid, angular, noise)
+
+    def maps(self, fit: Fit, unknowns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Total field (ppm), its standard deviation (ppm) and the quality on the whole volume.
+
+        The standard deviation is never reported above that of a field from a uniformly random phase of the first echo.
+        """
+        quality = fit.quality() * self.usable
+        sigma = self.noise if self.noise is not None else self._misfit_noise(fit, quality, unknowns)
+        highest = np.pi / np.sqrt(3) / (self.rad_per_ppm_second * self.times[0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviation = sigma / self.rad_per_ppm_second / np.sqrt(fit.precision, dtype=np.float64)
+        deviation = np.fmin(deviation, highest) * self.usable
+        field = fit.frequency * np.float32(1 / self.rad_per_ppm_second) * self.usable
+        return self.restore(field), self.restore(deviation), self.restore(quality)
+
+    def restore(self, volume: np.ndarray) -> np.ndarray:
+        """``volume`` of the box on the whole grid, float32, 0 outside."""
+        out = np.zeros(self.grid.shape, dtype=np.float32)
+        out[self.box] = volume
+        return out
+
+    def _misfit_noise(self, fit: Fit, quality: np.ndarray, unknowns: int) -> float:
+        freedom = len(self.times) - unknowns
+        good = np.flatnonzero(quality > GOOD_FIT)
+        if good.size == 0:
+            good = np.flatnonzero(self.usable)
+        misfit = fit.misfit.reshape(-1)[good[:: max(1, good.size // SAMPLE)]]
+        return float(np.sqrt(np.median(misfit) / scipy.stats.chi2.median(freedom)))
+
+
+def _copy_inside(volumes: np.ndarray, box: tuple[slice, ...], inside: np.ndarray) -> np.ndarray:
+    out = np.ascontiguousarray(volumes[(slice(None), *box)])
+    if out.base is not None or out is volumes:
+        out = out.copy()
+    out[:, inside == 0] = 0
+    return out
+
+
+def fit_given_offset(
+    echoes: Echoes,
+    *,
+    offset: np.ndarray | None = None,
+    in_time: bool = False,
+    iterations: int = 0,
+    exponents: tuple[float, float] = (2.0, 2.0),
+) -> Fit:
+    r"""Fit one frequency per voxel to phases whose offset is known.
+
+    Parameters
+    ----------
+    echoes
+        Data; the phases must be unwrapped, or only that of the first echo if ``in_time``.
+    offset
+        Phase offset, rad, on the box, to be subtracted; ``None`` is zero.
+    in_time
+        Shift every echo by the multiple of :math:`2\pi` that the fit of the echoes before it predicts.
+    iterations
+        Gauss-Newton steps for the complex signal after the linear fit.
+    exponents
+        The weights of the values :math:`\varphi_e / T_e` are :math:`M_e^a T_e^b` with these a, b; (2, 2) is least
+        squares.
+    """
+    fit = Fit.empty(echoes.usable.shape)
+    nothing = np.zeros((0, 0, 0), dtype=np.float32)
+    parallel.run(
+        _fit_one,
+        echoes.usable.shape[0],
+        echoes.phase,
+        echoes.magnitude,
+        nothing if offset is None else offset,
+        echoes.times.astype(np.float32),
+        in_time,
+        iterations,
+        np.float32(exponents[0]),
+        np.float32(exponents[1]),
+        fit.frequency,
+        fit.precision,
+        fit.misfit,
+        fit.signal,
+    )
+    return fit
+
+
+def fit_with_offset(echoes: Echoes, *, iterations: int = 0) -> tuple[Fit, np.ndarray]:
+    """Fit frequency and offset per voxel; returns the fit and the offset (rad, float32, on the box)."""
+    fit = Fit.empty(echoes.usable.shape)
+    offset = np.zeros(echoes.usable.shape, dtype=np.float32)
+    parallel.run(
+        _fit_two,
+        echoes.usable.shape[0],
+        echoes.phase,
+        echoes.magnitude,
+        echoes.times.astype(np.float32),
+        iterations,
+        fit.frequency,
+        fit.precision,
+        fit.misfit,
+        fit.signal,
+        offset,
+    )
+    return fit, offset
+
+
+@kernel
+def _residual_row(residual, phase, offset, frequency, time):
+    """Phase left after offset and frequency; an empty offset is zero."""
+    if offset.size:
+        for z in range(residual.size):
+            residual[z] = phase[z] - offset[z] - time * frequency[z]
+    else:
+        for z in range(residual.size):
+            residual[z] = phase[z] - time * frequency[z]
+
+
+@kernel
+def _finish_row(phase, magnitude, offset, times, x, y, frequency, misfit, signal, residual):
+    """Misfit and signal of one row."""
+    misfit[:] = 0
+    signal[:] = 0
+    for e in range(times.size):
+        _residual_row(residual, phase[e, x, y], offset, frequency, times[e])
+        m = magnitude[e, x, y]
+        for z in range(residual.size):
+            chord = sine(HALF * residual[z])
+            w = m[z] * m[z]
+            misfit[z] += np.float32(4) * w * chord * chord
+            signal[z] += w
+
+
+@kernel
+def _fit_one(
+    start, stop, phase, magnitude, offset, times, in_time, iterations, a, b, frequency, precision, misfit, signal
+):  # fmt: skip
+    count, _, ny, nz = phase.shape
+    numerator = np.empty(nz, dtype=np.float32)
+    denominator = np.empty(nz, dtype=np.float32)
+    residual = np.empty(nz, dtype=np.float32)
+    squares = np.empty(nz, dtype=np.float32)
+    least_squares = a == 2 and b == 2
+    nothing = np.empty(0, dtype=np.float32)
+    tiny = np.float32(1e-30)
+    for x in range(start, stop):
+        for y in range(ny):
+            omega = frequency[x, y]
+            start_offset = offset[x, y] if offset.size else nothing
+            omega[:] = 0
+            numerator[:] = 0
+            denominator[:] = tiny
+            squares[:] = 0
+            for e in range(count):
+                t, m = times[e], magnitude[e, x, y]
+                _residual_row(residual, phase[e, x, y], start_offset, omega, t)
+                if in_time and e > 0:
+                    for z in range(nz):
+                        residual[z] -= TWO_PI * np.floor(residual[z] * TURN + HALF)
+                if least_squares:
+                    for z in range(nz):
+                        w = m[z] * m[z] * t
+                        numerator[z] += w * residual[z]
+                        denominator[z] += w * t
+                        omega[z] += w * residual[z] / denominator[z]
+                else:
+                    for z in range(nz):
+                        w = m[z] ** a * t**b + tiny
+                        denominator[z] += w
+                        omega[z] += w * (residual[z] / t) / denominator[z]
+                        squares[z] += w * w / max(m[z] * m[z] * t * t, tiny)
+            if least_squares:
+                for _ in range(iterations):
+                    numerator[:] = 0
+                    for e in range(count):
+                        t, m = times[e], magnitude[e, x, y]
+                        _residual_row(residual, phase[e, x, y], start_offset, omega, t)
+                        for z in range(nz):
+                            numerator[z] += m[z] * m[z] * t * sine(residual[z])
+                    for z in range(nz):
+                        omega[z] += numerator[z] / denominator[z]
+                for z in range(nz):
+                    precision[x, y, z] = denominator[z]
+            else:
+                for z in range(nz):
+                    precision[x, y, z] = denominator[z] * denominator[z] / max(squares[z], tiny)
+            _finish_row(
+                phase, magnitude, start_offset, times, x, y, omega, misfit[x, y], signal[x, y], residual
+            )  # fmt: skip
+
+
+@kernel
+def _fit_two(start, stop, phase, magnitude, times, iterations, frequency, precision, misfit, signal, offset):
+    count, _, ny, nz = phase.shape
+    sums = np.empty((5, nz), dtype=np.float32)
+    residual = np.empty(nz, dtype=np.float32)
+    tiny = np.float32(1e-30)
+    for x in range(start, stop):
+        for y in range(ny):
+            omega, zero = frequency[x, y], offset[x, y]
+            mean, spread, along, across, weight = sums[0], sums[1], sums[2], sums[3], sums[4]
+            omega[:] = 0
+            zero[:] = 0
+            mean[:] = 0
+            spread[:] = tiny
+            weight[:] = tiny
+            for e in range(count):
+                m = magnitude[e, x, y]
+                for z in range(nz):
+                    w = m[z] * m[z]
+                    weight[z] += w
+                    mean[z] += w * times[e]
+            for z in range(nz):
+                mean[z] /= weight[z]
+            for e in range(count):
+                m = magnitude[e, x, y]
+                for z in range(nz):
+                    t = times[e] - mean[z]
+                    spread[z] += m[z] * m[z] * t * t
+            for n in range(iterations + 2):
+                along[:] = 0
+                across[:] = 0
+                for e in range(count):
+                    m = magnitude[e, x, y]
+                    _residual_row(residual, phase[e, x, y], zero, omega, times[e])
+                    if n >= 2:
+                        for z in range(nz):
+                            residual[z] = sine(residual[z])
+                    for z in range(nz):
+                        w = m[z] * m[z] * residual[z]
+                        across[z] += w
+                        along[z] += w * (times[e] - mean[z])
+                for z in range(nz):
+                    step = along[z] / spread[z]
+                    omega[z] += step
+                    zero[z] += across[z] / weight[z] - step * mean[z]
+            for z in range(nz):
+                precision[x, y, z] = spread[z]
+            _finish_row(phase, magnitude, zero, times, x, y, omega, misfit[x, y], signal[x, y], residual)

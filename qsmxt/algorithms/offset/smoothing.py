@@ -1,0 +1,277 @@
+r"""Smooth maps of a wrapped phase without bias where it has a slope, a curvature or an edge.
+
+A Gaussian average over a mask pulls a sloping map towards the inside in a rim of about two widths, because the
+neighbours there lie on one side only. Instead a polynomial of second order is fitted around every node s of a coarse
+grid, weighted by distance and by the reliability w of the phase,
+
+.. math::
+    c(s) = \arg\min_c \sum_r w(r)\, e^{-|r - s|^2 / 2 h^2}
+           \Bigl[\varphi(r) - \sum_{|\alpha| \le 2} c_\alpha \Bigl(\frac{r - s}{h}\Bigr)^\alpha \Bigr]^2 ,
+
+and the map is :math:`c_0(s)`, interpolated by cubics. It reproduces any polynomial of second order up to the rim of the
+data. The sums are separable convolutions of moments on the coarse grid (spacing 0.4 h).
+
+A wrapped phase is first averaged as a complex number in each block of the coarse grid, the block phases are unwrapped
+there, and the fit is repeated on the wrapped differences between the measured phase and the map, which are small; the
+repetition also removes what the fit leaves of third and fourth order, and that the blocks at the rim are not full.
+
+References
+----------
+Knutsson and Westin 1993 on normalised convolution (doi:10.1109/CVPR.1993.341081); Fan and Gijbels 1996, Local
+Polynomial Modelling and Its Applications, on design adaptation at edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
+from qsmxt.algorithms.unwrapping.weights import Edges
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+
+#: Distance of the nodes in units of the width.
+SPACING = 0.4
+
+#: The weighting by distance ends at this multiple of the width.
+REACH = 3.0
+
+#: Nodes around the blocks that the cubic interpolation needs.
+_RIM = 2
+
+#: Added to the diagonal of the normal matrix for all but the constant, in units of the sum of weights.
+_RIDGE = 1e-3
+
+#: Exponents of the polynomial of second order.
+_POWERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2))
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The coarse grid: ``block`` voxels per node and axis, ``shape`` nodes without the rim, ``width`` h in nodes."""
+
+    block: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    width: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, grid: Grid, width: float) -> Nodes:
+        """Nodes for a map of ``grid`` that is smoothed over ``width`` mm."""
+        block = [max(1, min(n, round(SPACING * width / v))) for n, v in zip(grid.shape, grid.voxel_size, strict=True)]
+        shape = [-(-n // b) for n, b in zip(grid.shape, block, strict=True)]
+        in_nodes = [width / (v * b) for v, b in zip(grid.voxel_size, block, strict=True)]
+        return cls(tuple(block), tuple(shape), tuple(in_nodes))  # type: ignore[arg-type]
+
+
+def smooth_phase(
+    phase: np.ndarray, weight: np.ndarray, grid: Grid, width: float, *, repetitions: int = 2
+) -> np.ndarray:
+    """Smooth map of a wrapped phase, without wraps.
+
+    Parameters
+    ----------
+    phase
+        Rad, float32 ``(x, y, z)``; multiples of 2 pi do not matter.
+    weight
+        Reliability (inverse variance in any unit), float32 ``(x, y, z)``, 0 where the phase does not count.
+    grid
+        Geometry of the volume.
+    width
+        Standard deviation h of the weighting by distance, mm.
+    repetitions
+        How often the fit is repeated on the differences.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rad, float32 ``(x, y, z)``; extrapolated where the weight is 0, and 0 farther than the reach from any data.
+        Its mean over the data lies in [-pi, pi].
+    """
+    nodes = Nodes.of(grid, width)
+    blocks = _block_means(phase, weight, np.zeros((0, 0, 0), dtype=np.float32), nodes)
+    strength = np.abs(blocks)
+    if not strength.max(initial=0) > 0:
+        raise InputError("phase offset: expected voxels with positive weight, found none; check mask and magnitude")
+    angles = np.angle(blocks).astype(np.float32)
+    usable = (strength > 0).astype(np.uint8)
+    regions = unwrap_regions(angles, Edges(angles, usable, "romeo", strength.astype(np.float32)).costs())
+    align_regions(angles, regions)
+    moments = _normal_moments(strength, nodes)
+    out = _interpolate(_local_fit(angles, strength, moments, nodes), nodes, grid.shape)
+    for _ in range(repetitions):
+        blocks = _block_means(phase, weight, out, nodes)
+        strength = np.abs(blocks)
+        moments = _normal_moments(strength, nodes)
+        out += _interpolate(_local_fit(np.angle(blocks), strength, moments, nodes), nodes, grid.shape)
+    return out
+
+
+def _block_means(phase: np.ndarray, weight: np.ndarray, minus: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Sum of ``weight exp(i (phase - minus))`` over every block, complex128; an empty ``minus`` is zero."""
+    out = np.zeros(nodes.shape, dtype=np.complex128)
+    parallel.run(_sum_blocks, nodes.shape[0], phase, weight, minus, *nodes.block, out)
+    return out
+
+
+@kernel
+def _sum_blocks(start, stop, phase, weight, minus, bx, by, bz, out):
+    nx, ny, nz = phase.shape
+    subtract = minus.size > 0
+    for x in range(start * bx, min(nx, stop * bx)):
+        for y in range(ny):
+            row = out[x // bx, y // by]
+            for z in range(nz):
+                w = weight[x, y, z]
+                if w > 0:
+                    angle = phase[x, y, z]
+                    if subtract:
+                        angle -= minus[x, y, z]
+                    row[z // bz] += w * complex(np.cos(angle), np.sin(angle))
+
+
+def _taps(nodes: Nodes, axis: int, power: int) -> np.ndarray:
+    """Weighting by distance along one axis times the distance, in widths, to a power; float64, centred."""
+    reach = int(np.ceil(REACH * nodes.width[axis]))
+    distance = np.arange(-reach, reach + 1) / nodes.width[axis]
+    return np.exp(-0.5 * distance**2) * distance**power
+
+
+def _convolve(volume: np.ndarray, axis: int, taps: np.ndarray) -> np.ndarray:
+    """Sum over offsets d of taps[d] volume[s + d], with zeros around the volume, on the volume widened by the rim."""
+    moved = np.ascontiguousarray(np.moveaxis(volume, axis, 0))
+    length = moved.shape[0]
+    flat = moved.reshape(length, -1)
+    out = np.empty((length + 2 * _RIM, flat.shape[1]))
+    parallel.run(_convolve_rows, out.shape[0], flat, taps, out)
+    return np.ascontiguousarray(np.moveaxis(out.reshape(length + 2 * _RIM, *moved.shape[1:]), 0, axis))
+
+
+@kernel
+def _convolve_rows(start, stop, source, taps, out):
+    half = taps.size // 2
+    for x in range(start, stop):
+        row = out[x]
+        row[:] = 0.0
+        centre = x - _RIM
+        for k in range(max(-half, -centre), min(half, source.shape[0] - 1 - centre) + 1):
+            tap = taps[k + half]
+            other = source[centre + k]
+            for i in range(row.size):
+                row[i] += tap * other[i]
+
+
+def _moments(volume: np.ndarray, nodes: Nodes, order: int) -> dict[tuple[int, int, int], np.ndarray]:
+    """All moments of ``volume`` around every node up to ``order``."""
+    out = {}
+    for a in range(order + 1):
+        along_x = _convolve(volume, 0, _taps(nodes, 0, a))
+        for b in range(order + 1 - a):
+            along_y = _convolve(along_x, 1, _taps(nodes, 1, b))
+            for c in range(order + 1 - a - b):
+                out[a, b, c] = _convolve(along_y, 2, _taps(nodes, 2, c))
+    return out
+
+
+def _normal_moments(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Normal matrix of the local fit at every node, ``(node, 10, 10)`` float64."""
+    found = _moments(strength, nodes, 4)
+    size = found[0, 0, 0].size
+    out = np.empty((size, len(_POWERS), len(_POWERS)))
+    for i, p in enumerate(_POWERS):
+        for j, q in enumerate(_POWERS):
+            out[:, i, j] = found[p[0] + q[0], p[1] + q[1], p[2] + q[2]].reshape(-1)
+    return out
+
+
+def _local_fit(angles: np.ndarray, strength: np.ndarray, normal: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Constant term of the local polynomial at every node, rim included."""
+    found = _moments(strength * angles, nodes, 2)
+    right = np.stack([found[p].reshape(-1) for p in _POWERS], axis=1)
+    out = np.zeros(right.shape[0])
+    parallel.run(_solve_nodes, out.size, normal, right, 1e-9 * normal[:, 0, 0].max(), out)
+    return out.reshape([n + 2 * _RIM for n in nodes.shape])
+
+
+@kernel(fastmath=False)
+def _solve_nodes(start, stop, normal, right, least, out):
+    """First unknown of each system by Cholesky decomposition, with a ridge; 0 where there is hardly any weight."""
+    size = right.shape[1]
+    lower = np.empty((size, size))
+    solution = np.empty(size)
+    for n in range(start, stop):
+        total = normal[n, 0, 0]
+        if total <= least:
+            continue
+        for i in range(size):
+            for j in range(i + 1):
+                value = normal[n, i, j]
+                if i == j and i > 0:
+                    value += _RIDGE * total
+                for k in range(j):
+                    value -= lower[i, k] * lower[j, k]
+                lower[i, j] = np.sqrt(max(value, 1e-12 * total)) if i == j else value / lower[j, j]
+            value = right[n, i]
+            for k in range(i):
+                value -= lower[i, k] * solution[k]
+            solution[i] = value / lower[i, i]
+        for i in range(size - 1, -1, -1):
+            value = solution[i]
+            for k in range(i + 1, size):
+                value -= lower[k, i] * solution[k]
+            solution[i] = value / lower[i, i]
+        out[n] = solution[0]
+
+
+def _cubic(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """First of four nodes (rim included) and their Lagrange weights for every voxel of an axis."""
+    position = (np.arange(length) - (block - 1) / 2) / block + _RIM
+    first = np.floor(position).astype(np.int64)
+    t = position - first
+    weights = np.stack(
+        [
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
+        ],
+        axis=1,
+    )
+    return first - 1, weights.astype(np.float32)
+
+
+def _interpolate(values: np.ndarray, nodes: Nodes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Values at the nodes, rim included, interpolated to the voxels; float32."""
+    out = np.empty(shape, dtype=np.float32)
+    axes = [part for n, b in zip(shape, nodes.block, strict=True) for part in _cubic(n, b)]
+    parallel.run(_interpolate_planes, shape[0], values.astype(np.float32), *axes, out)
+    return out
+
+
+@kernel
+def _interpolate_planes(start, stop, values, first_x, weight_x, first_y, weight_y, first_z, weight_z, out):
+    ny, nz = out.shape[1:]
+    plane = np.empty(values.shape[1:], dtype=np.float32)
+    row = np.empty(values.shape[2], dtype=np.float32)
+    for x in range(start, stop):
+        plane[:] = 0
+        for k in range(4):
+            for y in range(plane.shape[0]):
+                for z in range(plane.shape[1]):
+                    plane[y, z] += weight_x[x, k] * values[first_x[x] + k, y, z]
+        for y in range(ny):
+            row[:] = 0
+            for k in range(4):
+                for z in range(row.size):
+                    row[z] += weight_y[y, k] * plane[first_y[y] + k, z]
+            for z in range(nz):
+                i = first_z[z]
+                out[x, y, z] = (
+                    weight_z[z, 0] * row[i]
+                    + weight_z[z, 1] * row[i + 1]
+                    + weight_z[z, 2] * row[i + 2]
+                    + weight_z[z, 3] * row[i + 3]
+                )
