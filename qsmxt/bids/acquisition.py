@@ -19,10 +19,16 @@ from qsmxt.bids.phase import (
     wrap,
 )
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
+from qsmxt.constants import GAMMA_BAR_HZ_PER_T
 from qsmxt.errors import InputError, ParameterError
 from qsmxt.geometry import Grid
 
 PHASE_SIGNS = ("auto", "+", "-")
+
+#: Relative differences between nominal field and imaging frequency that deserve a remark: less is rounding, more is
+#: another nucleus or unit.
+LEAST_DIFFERENCE = 0.01
+GREATEST_DIFFERENCE = 0.2
 
 
 @dataclass
@@ -121,6 +127,7 @@ def load_acquisition(
     if loaded.magnitude is None:
         loaded.notes.append("no magnitude image: all voxels with signal weigh the same")
     _clear_background(phase, magnitude, loaded)
+    _compare_frequency(unit, loaded)
     return Acquisition(
         wrapped_phase=phase,
         magnitude=magnitude,
@@ -244,3 +251,17 @@ def _clear_background(phase: np.ndarray, magnitude: np.ndarray, loaded: _Loaded)
     if not magnitude.any():
         raise InputError("magnitude: expected signal, found zeros only; export the images again")
     phase[magnitude == 0] = 0
+
+
+def _compare_frequency(unit: ProcessingUnit, loaded: _Loaded) -> None:
+    """Remark if the frequency of the scanner tells another field than the nominal one, which scales all ppm."""
+    frequency = unit.echoes[0].metadata.get("ImagingFrequency")
+    if not isinstance(frequency, (int, float)) or isinstance(frequency, bool) or not frequency > 0:
+        return
+    measured = float(frequency) * 1e6 / GAMMA_BAR_HZ_PER_T
+    difference = measured / unit.field_strength - 1
+    if LEAST_DIFFERENCE < abs(difference) < GREATEST_DIFFERENCE:
+        loaded.notes.append(
+            f"field strength: {unit.field_strength:g} T is used; the imaging frequency of {frequency:g} MHz tells "
+            f"{measured:.4g} T ({100 * difference:+.1f} %), by which susceptibilities in ppm are scaled"
+        )

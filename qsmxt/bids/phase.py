@@ -408,10 +408,12 @@ def _convert(image: StoredPhase, conversion: Conversion, target: np.ndarray) -> 
 
 def wrap(phase: np.ndarray) -> None:
     """Bring ``phase`` (float32, rad) into :math:`[-\\pi, \\pi]` in place."""
-    if float(phase.max(initial=0)) > np.pi or float(phase.min(initial=0)) < -np.pi:
+    largest = max(float(phase.max(initial=0)), -float(phase.min(initial=0)))
+    if largest > np.pi + 1e-5:
         turns = np.rint(phase * np.float32(0.5 / np.pi))
         turns *= np.float32(2 * np.pi)
         phase -= turns
+    if largest > _LIMIT:
         np.clip(phase, -_LIMIT, _LIMIT, out=phase)
 
 

@@ -125,14 +125,17 @@ def find_units(
     images = _of_sessions(images, sessions)
     notes: list[str] = []
     groups = _candidates(images, qsm_filter(filters), notes)
-    t1w_images = [image for image in images if _is_t1w(image) and matches(image.described(), t1w_filter(filters))]
+    by_subject: dict[str, list[_Image]] = defaultdict(list)
+    for image in images:
+        by_subject[image.entities["subject"]].append(image)
     sidecars = Sidecars(root)
     units: list[ProcessingUnit] = []
     rejected: list[Rejected] = []
     for group in groups:
         try:
             unit = _build(group, sidecars, field_strength)
-            unit = replace(unit, t1w=_t1w(unit, t1w_images), distinct=_is_distinct(group, images))
+            own = by_subject[group.subject]
+            unit = replace(unit, t1w=_t1w(unit, own, t1w_filter(filters)), distinct=_is_distinct(group, own))
             check_unit(unit)
             units.append(unit)
         except QSMxTError as error:
@@ -315,15 +318,15 @@ def _check_field_strengths(strengths: Mapping[Path, float]) -> None:
             )
 
 
-def _t1w(unit: ProcessingUnit, images: Sequence[_Image]) -> tuple[Path, ...]:
-    """T1-weighted images of the subject, those of the unit's session first."""
-    own = [image for image in images if image.entities["subject"] == unit.subject]
+def _t1w(unit: ProcessingUnit, images: Sequence[_Image], wanted: Mapping[str, Any]) -> tuple[Path, ...]:
+    """T1-weighted images among those of the subject, the unit's session first."""
+    own = [image for image in images if _is_t1w(image) and matches(image.described(), wanted)]
     own.sort(key=lambda image: (image.entities.get("session") != unit.session, image.path))
     return tuple(image.path for image in own)
 
 
 def _is_distinct(group: _Group, images: Sequence[_Image]) -> bool:
-    """Whether no other acquisition with phase has the same entities under another suffix or datatype."""
+    """Whether none of the subject's images with phase has the same entities under another suffix or datatype."""
     own = tuple(group.entities.items())
     return not any(
         image.entities.get("part") in _PHASE_PARTS
@@ -331,7 +334,6 @@ def _is_distinct(group: _Group, images: Sequence[_Image]) -> bool:
         and image.datatype in DATATYPES
         and image.own() == own
         for image in images
-        if image.entities["subject"] == group.subject
     )
 
 

@@ -216,6 +216,17 @@ def test_file_that_vanished(dataset: Dataset) -> None:
             function(unit)
 
 
+@pytest.mark.parametrize(("frequency", "noted"), [(123.247, True), (127.73, False), (51.7, False), ("?", False)])
+def test_frequency_that_contradicts_the_nominal_field_is_noted(
+    dataset: Dataset, frequency: object, noted: bool
+) -> None:
+    """Siemens sells 2.89 T as 3 T; the nominal value is used, and the difference said."""
+    write_polar(dataset, [signal(time) for time in TIMES], metadata={"ImagingFrequency": frequency})
+    loaded = load(dataset)
+    assert loaded.field_strength == 3.0
+    assert any("2.895 T (-3.5 %)" in note for note in loaded.notes) is noted
+
+
 # geometry
 
 
