@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 
 from qsmxt.bids.atomic import plain, write_bytes, write_json
-from qsmxt.bids.entities import SHORT_NAMES, in_order, is_label, long_name, stem
+from qsmxt.bids.entities import SHORT_NAMES, in_order, is_label, long_name, parse_name, stem
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.errors import InputError
 from qsmxt.registry.artifacts import artifact as artifact_called
@@ -37,6 +37,9 @@ _WHOLE_HEAD = ("combined_magnitude", "swi", "minimum_intensity_projection", "mag
 
 #: Acquisition parameters copied to sidecars where all echoes agree.
 _COPIED = ("Manufacturer", "ManufacturersModelName", "RepetitionTime", "FlipAngle", "MRAcquisitionType")
+
+#: Spaces whose meaning BIDS knows by their names; any other needs a ``SpatialReference``.
+_STANDARD_SPACE = re.compile(r"(?:MNI|ICBM|OASIS|fsaverage|fsLR|UNCInfant|CIVET|Colin|IXI549|NKI|ACPC)[A-Za-z0-9]*")
 
 _EXTENSION = re.compile(r"(?:\.[A-Za-z0-9]+){1,2}")
 _DATATYPES = ("anat", "fmap", "figures")
@@ -138,7 +141,8 @@ def save_volume(
     Raises
     ------
     InputError
-        If the array is not one volume.
+        If the array is not one volume; if the name has ``space`` or ``res`` and the sidecar does not say what they
+        mean (``SpatialReference``, ``Resolution``).
     OutputError
         If a file cannot be written.
     """
@@ -146,6 +150,7 @@ def save_volume(
         raise InputError(f"{path.name}: expected one volume (x, y, z), found shape {array.shape}")
     stored = _storable(array)
     metadata = dict(sidecar)
+    _check_reference(path, metadata)
     if stored.dtype.kind == "f":
         metadata["Units"] = unit_label
     else:
@@ -211,8 +216,17 @@ def sidecar(
 
 def sources(unit: ProcessingUnit, bids_dir: str | Path) -> list[str]:
     """BIDS URIs of the images of ``unit``."""
-    root = Path(os.path.abspath(bids_dir))  # noqa: PTH100
-    return [f"bids:{RAW}:{quote(path.relative_to(root).as_posix())}" for path in unit.files()]
+    return [bids_uri(path, bids_dir) for path in unit.files()]
+
+
+def bids_uri(path: str | Path, root: str | Path, dataset: str = RAW) -> str:
+    """URI of a file in the dataset at ``root``; ``dataset`` is its key in ``DatasetLinks``, empty for this one.
+
+    >>> bids_uri("/data/sub-1/anat/sub-1_T1w.nii.gz", "/data")
+    'bids:raw:sub-1/anat/sub-1_T1w.nii.gz'
+    """
+    inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(root))  # noqa: PTH100
+    return f"bids:{dataset}:{quote(inside.as_posix())}"
 
 
 def _acquisition_parameters(unit: ProcessingUnit) -> dict[str, Any]:
@@ -245,6 +259,15 @@ def _nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> bytes:
     with gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=buffer, mtime=0) as stream:
         stream.write(content)
     return buffer.getvalue()
+
+
+def _check_reference(path: Path, metadata: Mapping[str, Any]) -> None:
+    entities, _, _ = parse_name(path.name)
+    space = entities.get("space")
+    if space is not None and not _STANDARD_SPACE.fullmatch(space) and "SpatialReference" not in metadata:
+        raise InputError(f"{path.name}: expected SpatialReference in the sidecar, as space-{space} is no standard one")
+    if "resolution" in entities and "Resolution" not in metadata:
+        raise InputError(f"{path.name}: expected Resolution in the sidecar, which tells what res means")
 
 
 def _remove_leftovers(path: Path) -> None:

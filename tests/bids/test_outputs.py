@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qsmxt.bids.description import write_bidsignore, write_dataset_description, write_descriptions
-from qsmxt.bids.outputs import Derivatives, save_volume, sidecar, sidecar_path
+from qsmxt.bids.outputs import Derivatives, bids_uri, save_volume, sidecar, sidecar_path
 from qsmxt.bids.queries import find_units
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
 from qsmxt.bids.validation import find_validator, validate
@@ -135,6 +135,20 @@ def test_echoes_in_one_array_are_refused(tmp_path: Path) -> None:
         save_volume(tmp_path / "x.nii.gz", np.zeros((2, *SHAPE)), AFFINE, unit_label="rad", sidecar={})
 
 
+@pytest.mark.parametrize(
+    ("name", "metadata", "word"),
+    [
+        ("sub-1_space-T1w_Chimap", {}, "SpatialReference"),
+        ("sub-1_space-MNI152NLin6Asym_res-2_Chimap", {}, "Resolution"),
+    ],
+)
+def test_space_and_resolution_must_be_explained(tmp_path: Path, name: str, metadata: dict[str, str], word: str) -> None:
+    path = tmp_path / f"{name}.nii.gz"
+    with pytest.raises(InputError, match=word):
+        save_volume(path, np.ones(SHAPE), AFFINE, unit_label="ppm", sidecar=metadata)
+    assert not path.exists()
+
+
 def test_a_crash_leaves_the_old_file_and_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x_Chimap.nii.gz"
     save_volume(path, np.ones(SHAPE), AFFINE, unit_label="ppm", sidecar={})
@@ -228,6 +242,15 @@ def write_derivatives(raw: Path, out_dir: Path) -> None:
                 unit, raw, record.name, method_records=[Record("t", ("k",))], parameters={"a": {"b": 1}}, version="1.2"
             )
             save_volume(out.artifact(unit, record.name), values, AFFINE, unit_label=record.unit, sidecar=information)
+        named = {
+            "T1w": {"SpatialReference": bids_uri(raw / "sub-1" / "T1w.nii.gz", raw)},
+            "study": {"SpatialReference": bids_uri(out_dir / "x.nii.gz", out_dir, "")},
+            "MNI152NLin2009cAsym": {},
+        }
+        for space, meaning in named.items():
+            path = out.path(unit, "Chimap", space=space, res="1mm")
+            metadata = {"SkullStripped": True, "Resolution": "1 mm", **meaning}
+            save_volume(path, np.ones(SHAPE), AFFINE, unit_label="ppm", sidecar=metadata)
         figure = out.figure(unit, "Chimap", desc="mosaic")
         figure.parent.mkdir(exist_ok=True)
         figure.write_bytes(b"png")
@@ -255,5 +278,5 @@ def test_the_validator_finds_no_error(tmp_path: Path) -> None:
     dataset = rich_dataset(tmp_path / "raw")
     out = dataset.root / "derivatives" / "qsmxt"
     write_derivatives(dataset.root, out)
-    assert len(list(out.rglob("*Chimap.nii.gz"))) == 3 * 7
+    assert len(list(out.rglob("*Chimap.nii.gz"))) == 6 * 7
     assert validate(out) == []
