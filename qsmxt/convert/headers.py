@@ -430,7 +430,7 @@ def _plain(dataset: Any, keyword: str) -> str:
     item = dataset.get_item(tag)
     value = item.value
     if isinstance(value, bytes) and value.isascii():
-        return value.decode("ascii").replace("\0", "").strip()
+        return printable(value.decode("ascii"))
     value = dataset[tag].value
     return _text(value) if isinstance(value, str) or not hasattr(value, "__iter__") else "\\".join(map(_text, value))
 
@@ -444,7 +444,12 @@ def _tag(keyword: str) -> int:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).replace("\0", "").strip()
+    return "" if value is None else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters (which could drive a terminal) and without blanks around it."""
+    return (text if text.isprintable() else "".join(c for c in text if c.isprintable())).strip()
 
 
 def _values(value: Any) -> tuple[str, ...]:

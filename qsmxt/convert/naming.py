@@ -18,7 +18,7 @@ PATTERN_FIELDS = (
     "series_description", "path",
 )  # fmt: skip
 
-_HOSTILE = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]|[\x00-\x1f]")
+_HOSTILE = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]")
 
 
 @dataclass(frozen=True)

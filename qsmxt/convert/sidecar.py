@@ -9,7 +9,7 @@ from qsmxt.convert.headers import Source
 from qsmxt.convert.volumes import Volume
 
 #: Never copied: the person, and what only dcm2niix means by it.
-_NEVER = (
+NEVER = (
     "PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "OperatorsName", "ReferringPhysicianName",
     "PerformingPhysicianName", "PatientAddress", "BidsGuess", "Units", "EchoNumber",
 )  # fmt: skip
@@ -51,7 +51,7 @@ def complete(sidecar: Mapping[str, Any], volume: Volume, part: str) -> dict[str,
         ``mag``, ``phase``, ..., or the suffix of a field map.
     """
     source = volume.source
-    kept = {key: value for key, value in sidecar.items() if key not in _NEVER}
+    kept = {key: value for key, value in sidecar.items() if key not in NEVER}
     if part != "phasediff":
         kept.pop("EchoTime1", None)
         kept.pop("EchoTime2", None)

@@ -10,7 +10,8 @@ GE
 
 Either is recorded in the sidecar of the phase under :data:`CORRECTIONS_KEY`, an object with the entries
 ``PhaseScale`` (the evidence), ``SliceAlternation`` (the axes, or ``"none"``) and ``PhaseSign`` (``"inverted"`` or
-``"as stored"``). Who reads the image must not correct again what stands there.
+``"as stored"``). Who reads the image must not correct again what stands there; what does not stand there was not
+looked at.
 """
 
 from __future__ import annotations
@@ -82,27 +83,39 @@ def correct_phases(
         return _ge_cartesian(images), []
     if "phase" not in images[0]:
         return images, []
-    return _ge_polar(images) if manufacturer == "ge" else _rescale(images)
+    if manufacturer == "ge":
+        return _ge_polar(images)
+    warnings = scale_phases([echo["phase"] for echo in images])
+    for echo in images:
+        if CORRECTIONS_KEY in echo["phase"].sidecar:
+            echo["phase"].sidecar[CORRECTIONS_KEY] |= {"SliceAlternation": "none", "PhaseSign": "as stored"}
+    return images, warnings
 
 
 def _stored(image: Image) -> StoredPhase:
     return StoredPhase(image.stored, image.slope, image.intercept, image.sidecar)
 
 
-def _rescale(images: list[dict[str, Image]]) -> tuple[list[dict[str, Image]], list[str]]:
-    phases = [echo["phase"] for echo in images]
+def scale_phases(phases: Sequence[Image]) -> list[str]:
+    """Change slope and intercept of the phase of all echoes so that they give radians; the numbers stay.
+
+    Returns a warning if the scale cannot be told; the images then are as they were, in arbitrary units.
+    """
     try:
         conversion = find_conversion([_stored(image) for image in phases])
     except InputError as error:
         for image in phases:
             image.sidecar["Units"] = "arbitrary"
-        return images, [f"phase left as it is: {error}"]
+        return [f"phase left as it is: {error}"]
     for image in phases:
         slope, intercept = (1.0, 0.0) if conversion.of_stored else (image.slope, image.intercept)
         image.slope = conversion.factor * slope
         image.intercept = conversion.factor * intercept + conversion.offset
-        _record(image, conversion.reason)
-    return images, []
+        image.sidecar["Units"] = "rad"
+        earlier = image.sidecar.get(CORRECTIONS_KEY)
+        earlier = earlier if isinstance(earlier, dict) else {}
+        image.sidecar[CORRECTIONS_KEY] = {"PhaseScale": conversion.reason, **earlier}
+    return []
 
 
 def _ge_polar(images: list[dict[str, Image]]) -> tuple[list[dict[str, Image]], list[str]]:
@@ -117,7 +130,7 @@ def _ge_polar(images: list[dict[str, Image]]) -> tuple[list[dict[str, Image]], l
     axes = _correct_ge(phase, magnitude)
     for image, angle in zip(phases, phase, strict=True):
         image.stored, image.slope, image.intercept = angle, 1.0, 0.0
-        _record(image, conversion.reason, axes, inverted=True)
+        _record(image, conversion.reason, axes)
     return images, []
 
 
@@ -133,7 +146,7 @@ def _ge_cartesian(images: list[dict[str, Image]]) -> list[dict[str, Image]]:
         template = echo["real"]
         angle[length == 0] = 0
         made = Image(angle, 1.0, 0.0, template.header.copy(), dict(template.sidecar))
-        _record(made, "angle of real and imaginary part", axes, inverted=True)
+        _record(made, "angle of real and imaginary part", axes)
         magnitude = echo.get("mag") or Image(length, 1.0, 0.0, template.header.copy(), dict(template.sidecar))
         finished.append({"mag": magnitude, "phase": made})
     return finished
@@ -148,10 +161,8 @@ def _correct_ge(phase: np.ndarray, magnitude: np.ndarray | None) -> str:
     return " and ".join("xyz"[axis] for axis in axes) or "none"
 
 
-def _record(image: Image, scale: str, alternation: str = "none", inverted: bool = False) -> None:
+def _record(image: Image, scale: str, alternation: str) -> None:
     image.sidecar["Units"] = "rad"
     image.sidecar[CORRECTIONS_KEY] = {
-        "PhaseScale": scale,
-        "SliceAlternation": alternation,
-        "PhaseSign": "inverted" if inverted else "as stored",
-    }
+        "PhaseScale": scale, "SliceAlternation": alternation, "PhaseSign": "inverted",
+    }  # fmt: skip
