@@ -8,16 +8,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qsmxt import __version__, config
-from qsmxt.errors import ParameterError
+from qsmxt.cli.options import Formatter, Parser, StoreSetting, describe_stage, hyphened, put, setting_arguments
 from qsmxt.registry.catalogue import CataloguedMethod, catalogue
-from qsmxt.registry.methods import DeclaredParameter, declared_fields
+from qsmxt.registry.methods import DeclaredParameter, Param, declared_fields
 from qsmxt.registry.stages import STAGES
 
 LEVELS = ("participant", "group")
@@ -48,65 +47,6 @@ class Options:
     dry_run: bool = False
     verbosity: int = 0
     flags: dict[str, Any] = field(default_factory=dict)
-
-
-class Formatter(argparse.HelpFormatter):
-    """Help that shows one spelling of an option."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=100)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        shown = [text for text in action.option_strings if "_" not in text]
-        if action.nargs == 0:
-            return ", ".join(shown)
-        default = action.dest.upper()
-        return f"{', '.join(shown)} {self._format_args(action, default)}"
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that knows every option with hyphens and with underscores."""
-
-    def add(self, group: Any, *names: str, **keywords: Any) -> None:
-        """Add an option to ``group`` under all spellings of its names."""
-        spellings = [n for name in names for n in (name, _underscored(name))]
-        group.add_argument(*dict.fromkeys(spellings), **keywords)
-
-
-def _underscored(name: str) -> str:
-    return "--" + name[2:].replace("-", "_") if name.startswith("--") else name
-
-
-class StoreSetting(argparse.Action):
-    """Check a value and put it into the layer of flags at ``path``."""
-
-    def __init__(
-        self, *, path: tuple[str, ...], declared: DeclaredParameter, value: Any = None, **keywords: Any
-    ) -> None:
-        super().__init__(**keywords)
-        self.path, self.declared, self.value = path, declared, value
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        """Called by argparse."""
-        given = self.value if self.nargs == 0 else values
-        if isinstance(given, list) and len(given) == 1:
-            given = given[0]
-        try:
-            checked = self.declared.check(given, "value")
-        except ParameterError as error:
-            raise argparse.ArgumentError(self, str(error).split(": ", 1)[-1]) from None
-        put(namespace.flags, self.path, checked)
-
-
-def put(layer: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set ``layer[path[0]][path[1]]... = value``."""
-    for key in path[:-1]:
-        layer = layer.setdefault(key, {})
-    layer[path[-1]] = value
 
 
 class AppendSection(argparse.Action):
@@ -217,39 +157,9 @@ def _add_section(parser: Parser, group: Any, section: str, prefix: str = "") -> 
     """Flags of all settings of a section that are not written out."""
     for declared in declared_fields(config._SECTIONS[section]):
         if (section, declared.name) not in _WRITTEN_OUT:
-            _add_setting(parser, group, f"--{prefix}{_hyphened(declared.name)}", (section, declared.name), declared)
-
-
-def _add_setting(
-    parser: Parser, group: Any, name: str, path: tuple[str, ...], declared: DeclaredParameter, hidden: bool = False
-) -> None:
-    text = argparse.SUPPRESS if hidden else declared.declared.help.replace("%", "%%")
-    common = {"action": StoreSetting, "path": path, "declared": declared, "default": argparse.SUPPRESS}
-    if declared.type is bool:
-        parser.add(group, name, nargs=0, value=True, help=argparse.SUPPRESS if declared.default else text, **common)
-        off = text if declared.default and not hidden else argparse.SUPPRESS
-        parser.add(group, f"--no-{name[2:]}", nargs=0, value=False, help=off if hidden else f"no {off}" if off is text
-                   else argparse.SUPPRESS, **common)  # fmt: skip
-        return
-    nargs = _tuple_length(declared.type)
-    if nargs is not None:
-        common["nargs"] = nargs
-    parser.add(group, name, metavar=_metavar(declared, nargs), help=text, **common)
-
-
-def _tuple_length(kind: Any) -> int | str | None:
-    for option in (kind, *typing.get_args(kind)):
-        if typing.get_origin(option) is tuple:
-            parts = typing.get_args(option)
-            return "+" if len(parts) == 2 and parts[1] is Ellipsis else len(parts)
-    return None
-
-
-def _metavar(declared: DeclaredParameter, nargs: int | str | None) -> Any:
-    if declared.declared.choices:
-        return "{" + ",".join(declared.declared.choices) + "}"
-    word = declared.declared.unit if declared.declared.unit not in ("1", "") else "VALUE"
-    return tuple([word] * nargs) if isinstance(nargs, int) else word
+            name = f"--{prefix}{hyphened(declared.name)}"
+            for option, keywords in setting_arguments(name, (section, declared.name), declared):
+                parser.add(group, option, **keywords)
 
 
 def _add_methods(parser: Parser) -> None:
@@ -272,34 +182,15 @@ def _add_methods(parser: Parser) -> None:
 
 
 def _choice(choices: Iterable[str]) -> DeclaredParameter:
-    from qsmxt.registry.methods import Param
-
     return DeclaredParameter("method", str, None, Param("", choices=tuple(choices)))
 
 
 def _add_parameters(parser: Parser, group: Any, method: CataloguedMethod) -> None:
     for declared in method.declarations:
-        name = f"--{method.stage}-{_hyphened(method.key)}-{_hyphened(declared.name)}"
-        _add_setting(parser, group, name, (method.stage, method.key, declared.name), declared, hidden=True)
-
-
-def _hyphened(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def describe_stage(stage: str) -> str:
-    """All methods of a stage and their options, as text."""
-    lines = []
-    for method in catalogue()[stage].values():
-        status = "" if method.status == "stable" else f" [{method.status}]"
-        lines.append(f"--{stage} {method.key}: {method.title}{status}")
-        for declared in method.declarations:
-            name = f"--{stage}-{_hyphened(method.key)}-{_hyphened(declared.name)}"
-            unit = "" if declared.declared.unit == "1" else f" {declared.declared.unit}"
-            bounds = declared.declared.bounds_text()
-            limits = f"; {bounds}" if bounds else ""
-            lines.append(f"    {name}\n        {declared.declared.help} (default: {declared.default}{unit}{limits})")
-    return "\n".join(lines) + "\n"
+        name = f"--{method.stage}-{hyphened(method.key)}-{hyphened(declared.name)}"
+        path = (method.stage, method.key, declared.name)
+        for option, keywords in setting_arguments(name, path, declared, hidden=True):
+            parser.add(group, option, **keywords)
 
 
 def _memory(text: str) -> float:

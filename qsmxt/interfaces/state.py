@@ -79,7 +79,7 @@ class State:
 
     def extended(self, arrays: Mapping[str, str], *, fingerprint: str, **changes: Any) -> State:
         """The state after a node: more arrays, another fingerprint, lists and mappings of ``changes`` appended."""
-        appended = {}
+        appended: dict[str, Any] = {}
         for name, value in changes.items():
             present = getattr(self, name)
             appended[name] = {**present, **value} if isinstance(present, dict) else [*present, *value]

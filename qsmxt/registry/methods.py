@@ -134,7 +134,7 @@ class DeclaredParameter:
             )
         if not good:
             raise ParameterError(
-                f"{owner}: parameter {self.name}: expected a value {declared.bounds_text()}"
+                f"{owner}: parameter {self.name}: expected {'' if declared.choices else 'a value '}{declared.bounds_text()}"
                 f"{'' if declared.unit == '1' else ' (' + declared.unit + ')'}, found {value!r}"
             )
 

@@ -49,7 +49,8 @@ def _assignment(cosines: np.ndarray) -> tuple[int, int, int]:
     """Voxel axis of every world axis: the permutation with the largest sum of cosines."""
     from itertools import permutations
 
-    return max(permutations(range(3)), key=lambda order: sum(cosines[world, order[world]] for world in range(3)))
+    orders = [(x, y, z) for x, y, z in permutations(range(3))]
+    return max(orders, key=lambda order: float(sum(cosines[world, order[world]] for world in range(3))))
 
 
 def slice_positions(mask: np.ndarray, axis: int, count: int) -> list[int]:

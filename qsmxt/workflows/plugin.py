@@ -31,6 +31,8 @@ def initialize_worker(folder: str, level: int) -> None:
 class LocalPlugin(MultiProcPlugin):
     """Run nodes in processes of this machine."""
 
+    pool: ProcessPoolExecutor
+
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown()

@@ -1,0 +1,188 @@
+"""``qsmxt-step STAGE METHOD``: one registered method on NIfTI files.
+
+The options follow from the declaration of the method: one per array it consumes or can use, one per parameter::
+
+    qsmxt-step unwrapping romeo --offset-free-phase e1.nii e2.nii --magnitude m1.nii m2.nii \\
+        --echo-times 0.005 0.010 --output out/sub-1
+    qsmxt-step background lbv --total-field f.nii --mask m.nii --output out/sub-1
+
+Every array that the method makes is written to ``OUTPUT_<array>.nii.gz`` with a JSON sidecar that holds the method,
+all its parameters and the version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qsmxt import __version__
+from qsmxt.cli.options import Formatter, Parser, describe_stage, hyphened, setting_arguments
+from qsmxt.errors import InputError, MissingInputError, ParameterError, QSMxTError
+from qsmxt.registry.artifacts import ARTIFACTS, Artifact
+from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
+
+_PROGRAM = "qsmxt-step"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
+            return _overview(words)
+        method = find(words[0], words[1])
+        options = build_parser(method).parse_args(words[2:])
+        run(method, options)
+    except QSMxTError as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _overview(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Run one method on NIfTI files.")
+    parser.add_argument("--version", action="version", version=f"qsmxt {__version__}")
+    parser.add_argument("stage", choices=[stage for stage, methods in catalogue().items() if methods])
+    parser.add_argument("method", nargs="?", help="omit it to see all of the stage; --help after it: its options")
+    parser.epilog = "; ".join(f"{stage}: {', '.join(methods)}" for stage, methods in catalogue().items() if methods)
+    options = parser.parse_args(words)
+    sys.stdout.write(describe_stage(options.stage))
+    return 0
+
+
+def build_parser(method: CataloguedMethod) -> Parser:
+    """The parser of one method."""
+    parser = Parser(
+        prog=f"{_PROGRAM} {method.stage} {method.key}",
+        description=method.title,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(flags={})
+    arrays = parser.add_argument_group("arrays")
+    for name in (*method.consumes, *method.optional):
+        _add_array(parser, arrays, ARTIFACTS[name], required=name in method.consumes)
+    output = parser.add_argument_group("output")
+    parser.add(
+        output, "--output", "-o", type=Path, required=True, metavar="PREFIX",
+        help=f"beginning of the names of {', '.join(method.produces)}",
+    )  # fmt: skip
+    parser.add(output, "--params", type=Path, metavar="JSON", help="file with parameters; options win")
+    parser.add(
+        output, "--b0-direction", type=float, nargs=3, metavar="B", help="in voxel axes (default: from the affine)"
+    )
+    parser.add(output, "--num-threads", type=int, default=None, metavar="N", help="threads (default: all processors)")
+    group = parser.add_argument_group("parameters")
+    for declared in method.declarations:
+        for option, keywords in setting_arguments(f"--{hyphened(declared.name)}", (declared.name,), declared):
+            parser.add(group, option, **keywords)
+    return parser
+
+
+def _add_array(parser: Parser, group: Any, artifact: Artifact, *, required: bool) -> None:
+    keywords: dict[str, Any] = {"required": required, "help": f"{artifact.description} [{artifact.unit}]"}
+    if artifact.kind == "acquisition":
+        many = artifact.name == "echo_times"
+        keywords |= {"type": float, "nargs": "+" if many else None, "metavar": artifact.unit.upper()}
+    else:
+        keywords |= {"type": Path, "nargs": "+" if artifact.kind == "echoes" else None, "metavar": "NIFTI"}
+    parser.add(group, f"--{hyphened(artifact.name)}", dest=artifact.name, **keywords)
+
+
+def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
+    """Load, run, save; returns the images written."""
+    import numpy as np
+
+    from qsmxt.algorithms import parallel
+    from qsmxt.bids.outputs import save_volume
+    from qsmxt.geometry import Grid
+    from qsmxt.registry.methods import lookup
+
+    parameters = method.complete({**_parameters(options.params), **options.flags})
+    arrays, affine = load_arrays(method, options)
+    shape = next(array.shape[-3:] for array in arrays.values() if np.ndim(array) >= 3)
+    grid = Grid.from_affine(affine, shape)
+    if options.b0_direction:
+        grid = Grid(grid.shape, grid.voxel_size, tuple(options.b0_direction))
+    parallel.set_thread_count(options.num_threads)
+    made = lookup(method.stage, method.key).run(arrays, grid, parameters)
+    written = []
+    for name, array in made.items():
+        sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
+        volumes = {"": array} if array.ndim == 3 else {f"_echo-{i}": volume for i, volume in enumerate(array, 1)}
+        for ending, volume in volumes.items():
+            path = options.output.with_name(f"{options.output.name}_{name}{ending}.nii.gz")
+            written.append(save_volume(path, volume, affine, unit_label=ARTIFACTS[name].unit, sidecar=sidecar))
+    return written
+
+
+def _parameters(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingInputError(f"--params {file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ParameterError(f"--params {file}: expected JSON, found {error}") from None
+    if not isinstance(values, dict):
+        raise ParameterError(f"--params {file}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def load_arrays(method: CataloguedMethod, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """All arrays that were given, and the affine that they share."""
+    import numpy as np
+
+    from qsmxt.bids.images import Header, check_same_grid, read_header
+
+    arrays: dict[str, Any] = {}
+    first: Header | None = None
+    for name in (*method.consumes, *method.optional):
+        given = getattr(options, name)
+        if given is None:
+            continue
+        if ARTIFACTS[name].kind == "acquisition":
+            arrays[name] = np.asarray(given, dtype=np.float64)
+            continue
+        files = given if isinstance(given, list) else [given]
+        for file in files:
+            header = read_header(file)
+            first = first or header
+            check_same_grid(first, header)
+        arrays[name] = _as_declared(ARTIFACTS[name], [_read(file) for file in files])
+    if first is None:
+        raise InputError(f"{method.name}: expected at least one image, found none")
+    return arrays, first.affine
+
+
+def _read(file: Path) -> Any:
+    import numpy as np
+
+    from qsmxt.bids.images import stored_values
+
+    values, slope, intercept = stored_values(file)
+    return np.asarray(values * slope + intercept, dtype=np.float32)
+
+
+def _as_declared(artifact: Artifact, volumes: list[Any]) -> Any:
+    """Volumes as the method wants them: echo axis first, masks bool, C order."""
+    import numpy as np
+
+    if artifact.kind == "echoes":
+        whole = np.stack(volumes)
+    else:
+        (whole,) = volumes
+    if artifact.kind == "mask":
+        return np.ascontiguousarray(whole > 0.5)
+    if artifact.kind == "labels":
+        return np.ascontiguousarray(np.rint(whole).astype(np.int32))
+    return np.ascontiguousarray(whole, dtype=np.float32)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

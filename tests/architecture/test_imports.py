@@ -1,0 +1,93 @@
+"""Who imports whom, and what a mere question costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qsmxt
+from qsmxt.registry.catalogue import catalogue
+
+PACKAGE = Path(qsmxt.__file__).parent
+HEAVY = ("numpy", "scipy", "numba", "nipype", "bids", "nibabel", "pandas", "matplotlib", "niworkflows", "ants")
+
+
+def test_arrows_point_downwards():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=PACKAGE.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+
+
+@pytest.mark.parametrize("module", ["run", "step"])
+@pytest.mark.parametrize("question", [["--help"], ["--version"]])
+def test_questions_import_nothing_heavy(module, question):
+    code = (
+        "import sys, json\n"
+        f"from qsmxt.cli.{module} import main\n"
+        f"try:\n    main({question!r})\nexcept SystemExit:\n    pass\n"
+        f"sys.stderr.write(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stderr) == []
+    assert result.stdout.strip()
+
+
+def test_help_of_the_methods_imports_nothing_heavy():
+    code = (
+        "import sys, json\n"
+        "from qsmxt.cli.run import main\n"
+        "try:\n    main(['--help-methods'])\nexcept SystemExit:\n    pass\n"
+        f"sys.stderr.write(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stderr) == []
+
+
+#: Keys that are also ordinary words or names of something else; only ``stage.key`` is looked for.
+ORDINARY_WORDS = {
+    "value", "open", "close", "fill", "largest", "smooth", "trim", "erode", "dilate", "quality", "robust", "none", "snr",
+    "percentile", "gaussian", "linear", "nonlinear", "sum", "mean", "median", "weighted", "homogeneity", "laplacian",
+    "romeo", "bet", "csf", "region", "whole", "swi", "r2star", "t2star",
+}  # fmt: skip
+
+
+def _literals(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def test_a_method_is_named_only_at_home_in_its_roster_and_in_presets():
+    named = []
+    for stage, methods in catalogue().items():
+        forbidden = {f"{stage}.{key}" for key in methods} | {key for key in methods if key not in ORDINARY_WORDS}
+        for path in sorted(PACKAGE.rglob("*.py")):
+            home = PACKAGE / "algorithms" / stage
+            if path.is_relative_to(home) or path.is_relative_to(PACKAGE / "phantom"):
+                continue
+            named += [f"{path.relative_to(PACKAGE)}:{n} {text}" for n, text in _literals(path) if text in forbidden]
+    assert not named
+
+
+def test_gamma_is_spelled_once():
+    spelled = [path.name for path in PACKAGE.rglob("*.py") if "42.57" in path.read_text(encoding="utf-8")]
+    assert spelled == ["constants.py"]
+
+
+def test_only_the_command_line_parses_arguments_and_exits():
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("cli", "__main__.py", "phantom", "convert"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "import argparse" not in text, path
+        assert "sys.exit" not in text, path

@@ -1,0 +1,146 @@
+"""What runs follows from what is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from qsmxt import config
+from qsmxt.bids.units import EchoFiles, ProcessingUnit
+from qsmxt.errors import WorkflowError
+from qsmxt.registry import methods as registry
+from qsmxt.registry.methods import Cost, Method
+from qsmxt.workflows import plan as module
+from qsmxt.workflows.estimate import Size, estimate_group
+from qsmxt.workflows.plan import LOADING, MASK_STEP, Group, Step, plan_unit
+
+
+def unit(echoes: int = 3) -> ProcessingUnit:
+    files = tuple(EchoFiles(0.005 * (e + 1), Path(f"p{e}.nii"), Path(f"m{e}.nii")) for e in range(echoes))
+    return ProcessingUnit({"subject": "1"}, echoes=files)
+
+
+def steps(**flags: dict) -> list[str]:
+    return [step.name for step in plan_unit(unit(), config.load(flags=flags)).steps()]
+
+
+def _method(stage, key, consumes, produces, optional=()):
+    return Method(key, key, stage, consumes, produces, lambda: None, object, optional)
+
+
+#: A world of few methods, so that the truths below do not depend on what is registered.
+WORLD = {
+    "offset": _method("offset", "offset", ("wrapped_phase",), ("offset_free_phase",)),
+    "unwrapping": _method("unwrapping", "unwrap", ("offset_free_phase",), ("unwrapped_phase",)),
+    "field": _method("field", "fit", ("unwrapped_phase",), ("total_field", "field_noise")),
+    "background": _method("background", "remove", ("total_field", "mask"), ("local_field", "eroded_mask")),
+    "inversion": _method("inversion", "invert", ("local_field", "mask"), ("chi",), ("field_noise",)),
+    "referencing": _method("referencing", "refer", ("chi", "mask"), ("chi",)),
+    "relaxometry": _method("relaxometry", "decay", ("magnitude", "echo_times"), ("r2star", "t2star")),
+    "separation": _method("separation", "separate", ("chi", "r2star"), ("chi_paramagnetic", "chi_diamagnetic")),
+}
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """A function that plans with the methods of WORLD, some replaced or left out."""
+
+    def plan(outputs=("qsm",), sections=("magnitude,bet",), without=(), **replaced):
+        world = {k: m for k, m in {**WORLD, **replaced}.items() if k not in without}
+        parameters = {m.name: {} for m in world.values()}
+        handed = [module._handing_on(stage, *pair) for stage, pair in module.HANDED_ON.items() if stage not in world]
+        chosen = [*handed, *world.values(), module._mask_method(tuple(sections))]
+        monkeypatch.setattr(module, "_candidates", lambda settings, echoes: (chosen, parameters))
+        switches = {d.name: d.name in outputs for d in registry.declared_fields(config.OutputSettings)}
+        settings = dataclasses.replace(config.Settings(), outputs=config.OutputSettings(**switches))
+        return plan_unit(unit(), settings)
+
+    return plan
+
+
+def names(plan):
+    return {group.name: [step.name for step in group.steps] for group in plan.groups}
+
+
+def test_classical_chain_in_three_groups(planned):
+    assert names(planned()) == {
+        "field": ["offset.offset", "unwrapping.unwrap", "field.fit"],
+        "mask": [MASK_STEP],
+        "chi": ["background.remove", "inversion.invert", "referencing.refer"],
+    }
+
+
+def test_total_field_inversion_makes_background_removal_disappear(planned):
+    plan = planned(inversion=_method("inversion", "tfi", ("total_field", "mask"), ("chi", "local_field")))
+    assert names(plan)["chi"] == ["inversion.tfi", "referencing.refer"]
+
+
+def test_one_step_inversion_needs_nothing_but_a_mask(planned):
+    plan = planned(inversion=_method("inversion", "tgv", ("wrapped_phase", "mask"), ("chi",)))
+    assert names(plan) == {"mask": [MASK_STEP], "chi": ["inversion.tgv", "referencing.refer"]}
+
+
+def test_mask_from_the_field_comes_after_it_and_brings_it_back(planned):
+    plan = planned(
+        sections=("field-noise,otsu",), inversion=_method("inversion", "tgv", ("wrapped_phase", "mask"), ("chi",))
+    )
+    assert list(names(plan)) == ["field", "mask", "chi"]
+    assert plan.groups[1].after == ("field",) and set(plan.groups[2].after) == {"mask"}
+
+
+def test_mask_from_the_magnitude_waits_for_nothing(planned):
+    plan = planned()
+    assert {group.name: group.after for group in plan.groups} == {
+        "field": (LOADING,), "mask": (LOADING,), "chi": ("field", "mask"),
+    }  # fmt: skip
+
+
+def test_stages_without_a_method_hand_on(planned):
+    plan = planned(without=("offset", "background", "referencing"))
+    assert [s.name for s in plan.steps()] == [
+        "offset.none", "unwrapping.unwrap", "field.fit", "background.none", MASK_STEP, "inversion.invert",
+    ]  # fmt: skip
+    assert plan.saved("qsm") == ("combined_magnitude", "total_field", "mask", "reliable_mask", "chi"), (
+        "a local field that is the total field is not saved"
+    )
+
+
+def test_outputs_share_what_they_share(planned):
+    plan = planned(outputs=("qsm", "r2star", "separation"))
+    assert names(plan)["r2star"] == ["relaxometry.decay"]
+    assert names(plan)["separation"] == ["separation.separate"]
+    after = {group.name: group.after for group in plan.groups}
+    assert after["r2star"] == (LOADING,) and after["separation"] == ("chi", "r2star")
+    assert plan.saved("r2star") == ("r2star", "t2star")
+
+
+def test_other_outputs_do_without_the_map(planned):
+    assert names(planned(outputs=("r2star",))) == {"r2star": ["relaxometry.decay"]}
+
+
+def test_a_missing_maker_is_named(planned):
+    with pytest.raises(WorkflowError, match=r"output qsm: inversion.invert needs local_field"):
+        planned(background=_method("background", "other", ("total_field",), ("eroded_mask",)))
+    with pytest.raises(WorkflowError, match="no output was asked for"):
+        planned(outputs=())
+
+
+def test_every_parameter_is_spelled_out_in_the_plan():
+    settings = config.load(flags={"inversion": {"method": "tkd", "tkd": {"threshold": 0.11}}})
+    step = plan_unit(unit(), settings).steps()[-1]
+    assert step.name == "inversion.tkd" and step.parameters == {"threshold": 0.11, "correct": False}
+
+
+def test_memory_follows_the_dearest_step():
+    def step(name, bytes_per_voxel, consumes=("total_field",), produces=("local_field",)):
+        return Step(name, {}, consumes, (), produces, Cost(bytes_per_voxel, 0.0, 2, 1.0))
+
+    size = Size(10_000_000, 4)
+    cheap = estimate_group(Group("g", "qsm", (step("a", 10),)), size)
+    dear = estimate_group(Group("g", "qsm", (step("a", 10), step("b", 100))), size)
+    assert dear.mem_gb - cheap.mem_gb == pytest.approx(0.9, abs=0.05)
+    assert dear.cpu_seconds == pytest.approx(20) and dear.threads == 2
+    echoes = estimate_group(Group("g", "qsm", (step("a", 10, ("unwrapped_phase",)),)), size)
+    assert echoes.mem_gb - cheap.mem_gb == pytest.approx(3 * 0.04, abs=1e-6)
