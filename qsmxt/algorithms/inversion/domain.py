@@ -16,6 +16,10 @@ from qsmxt.algorithms.cropping import Crop
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
+#: Least distance between the mask and its periodic copy, mm. On a digital head (1.5 mm) total variation had an NRMSE of
+#: 27.1 % at 0, 25.6 at 10, 25.3 at 20 and 25.2 at 96 mm; with data weights 23.4 at 0 and 18.8 at 20 mm.
+PADDING = 20.0
+
 #: Ratio of a weight to the median weight above which it is cut.
 WEIGHT_CAP = 3.0
 
@@ -39,7 +43,7 @@ class Domain:
     mask: np.ndarray
 
     @classmethod
-    def around(cls, name: str, field: np.ndarray, mask: np.ndarray, grid: Grid, *, padding: float = 0.0) -> Domain:
+    def around(cls, name: str, field: np.ndarray, mask: np.ndarray, grid: Grid, *, padding: float = PADDING) -> Domain:
         """Check ``field`` (called ``name`` in messages) and ``mask``, and crop them.
 
         Raises
@@ -88,6 +92,11 @@ class Domain:
             raise InputError(f"{source}: expected positive values in the mask, found none; leave it out")
         weights /= np.float32(np.median(weights[good]))
         return np.minimum(weights, np.float32(WEIGHT_CAP), out=weights)
+
+    def weights_or_mask(self, field_noise: np.ndarray | None, magnitude: np.ndarray | None = None) -> np.ndarray:
+        """:meth:`weights`, or 1 in the mask and 0 outside where there is no source of weights."""
+        weights = self.weights(field_noise, magnitude)
+        return self.mask.astype(np.float32) if weights is None else weights
 
     def _full_mask(self) -> np.ndarray:
         return self.crop.restore(self.mask)

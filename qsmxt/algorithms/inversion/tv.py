@@ -26,10 +26,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
-from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.inversion.domain import Domain, change, scale, update
+from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -38,15 +38,15 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class TVParameters:
     """Parameters of :func:`tv`."""
 
-    weight: float = parameter(2e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
     penalty: float = parameter(
         100.0,
         above=0,
         unit="1/(ppm mm)",
         help="ADMM penalty as a multiple of the weight; affects speed, not the optimum",
     )
-    tolerance: float = parameter(1e-3, at_least=0, help="relative change of the map at which iteration stops")
-    iterations: int = parameter(250, at_least=1, help="most iterations")
+    tolerance: float = parameter(5e-3, at_least=0, help="relative change of the map at which iteration stops")
+    iterations: int = parameter(150, at_least=1, help="most iterations")
 
 
 @method(
@@ -110,46 +110,9 @@ def _plain(domain: Domain, parameters: TVParameters, progress: Progress | None) 
 
 
 def _weighted(domain: Domain, weights: np.ndarray, parameters: TVParameters, progress: Progress | None) -> np.ndarray:
-    grid, rho, mu = domain.grid, parameters.penalty * parameters.weight, 1.0
-    dipole = domain.dipole()
-    denominator = np.float32(rho) * kernels.negative_laplacian(grid)
-    denominator += np.float32(mu) * dipole * dipole
-    denominator[0, 0, 0] = np.inf
-    gain = np.float32(rho) / denominator
-    back = np.float32(mu) * dipole / denominator
-    del denominator
+    rho = parameters.penalty * parameters.weight
     weights *= weights
-    shrinkage = Shrinkage(grid)
-    dual = np.zeros(grid.shape, dtype=np.float32)
-    right = np.zeros(grid.shape, dtype=np.float32)
-    chi = np.zeros(grid.shape, dtype=np.float32)
-    target = np.divide(weights * domain.field, weights + np.float32(mu))
-    for iteration in range(parameters.iterations):
-        data = fourier.forward(target)
-        scale(data, back)
-        spectrum = fourier.forward(right)
-        update(spectrum, gain, data)
-        data[:] = spectrum
-        old, chi = chi, fourier.inverse(spectrum, grid.shape)
-        scale(data, dipole)
-        predicted = fourier.inverse(data, grid.shape)
-        parallel.run(_fit, grid.shape[0], predicted, domain.field, weights, np.float32(mu), dual, target)
-        shrinkage.step(chi, 1 / parameters.penalty, right)
-        if progress:
-            progress((iteration + 1) / parameters.iterations)
-        if iteration > 0 and change(chi, old) < parameters.tolerance:
-            break
-    return chi
-
-
-@kernel
-def _fit(start, stop, predicted, field, weights, mu, dual, target):
-    """Weighted average of data and prediction; ``target`` becomes ``z - s`` with the new dual ``s``."""
-    for i in range(start, stop):
-        for j in range(predicted.shape[1]):
-            for k in range(predicted.shape[2]):
-                v = predicted[i, j, k] + dual[i, j, k]
-                w = weights[i, j, k]
-                z = (w * field[i, j, k] + mu * v) / (w + mu)
-                dual[i, j, k] = v - z
-                target[i, j, k] = 2 * z - v
+    solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)
+    data = SquaredData(domain.field, weights, DATA_PENALTY)
+    solver.start(data)
+    return solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
