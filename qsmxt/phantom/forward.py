@@ -49,7 +49,7 @@ class DipoleField:
             raise InputError(f"b0_direction: expected a field in the y-z plane, found {b0_direction}")
         self.shape, self.spacing, self.direction = shape, spacing, b0_direction
         self.below = round(below / spacing[2])
-        sizes = (2 * shape[0], 2 * shape[1], 2 * shape[2] + self.below)
+        sizes = (2 * shape[0], 2 * shape[1], 2 * (shape[2] + self.below))
         self.padded = tuple(fast_length(n, even=True) for n in sizes)
         self.transfer = self._transfer()
 
