@@ -1,0 +1,185 @@
+r"""Solid harmonics: the smooth part of a field that no method can tell from a background.
+
+A boundary-value method keeps the local field of the boundary in the background, harmonically continued inside; a
+deconvolution loses or blows up the lowest spatial frequencies. Either error is nearly a polynomial of low degree, and
+itself harmonic. Of all local fields that agree with the data up to such a function the one of least norm is taken,
+
+.. math::
+
+    f_l \leftarrow f_l - \sum_{n \le L} \sum_{|m| \le n} c_{nm}\, R_n^m(r), \qquad
+    c = \arg\min_c \sum_{r \in M} \Big(f_l - \sum c_{nm} R_n^m\Big)^2 ,
+
+with :math:`R_n^m` the :math:`(L+1)^2` real solid harmonics up to degree L about the centroid of M: 1; x, y, z; xy, yz,
+xz, :math:`x^2 - y^2`, :math:`2z^2 - x^2 - y^2`; and so on. The local field loses its own part in these functions, which
+in a brain is small beside the error that goes.
+
+The functions follow from recursions over n and m with :math:`A_m + i B_m = (x + iy)^m`,
+
+.. math:: (n - m)\,\Pi_n^m = (2n - 1)\,z\,\Pi_{n-1}^m - (n + m - 1)\,r^2\,\Pi_{n-2}^m, \qquad \Pi_m^m = 1 .
+
+Sums are in double precision and the normal equations are solved by singular values, so that a slab, on which some of
+the functions coincide, gives the solution of least coefficients.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.geometry import Grid
+
+#: Singular values of the normal equations below this part of the largest are taken as zero.
+CONDITION = 1e-10
+
+
+def remove_harmonics(field: np.ndarray, mask: np.ndarray, grid: Grid, degree: int) -> np.ndarray:
+    """``field`` less its best fit by solid harmonics up to ``degree`` over ``mask``; zero outside the mask.
+
+    Parameters
+    ----------
+    field
+        Float32 volume, any unit.
+    mask
+        Bool volume, not empty.
+    grid
+        Sampling of both.
+    degree
+        Highest degree; 0 takes the mean away, a negative number nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qsmxt.geometry import Grid
+    >>> x = np.broadcast_to(np.arange(9, dtype=np.float32)[:, None, None], (9, 7, 8))
+    >>> float(np.abs(remove_harmonics(3 * x + 1, x > 1, Grid(x.shape), 1)).max()) < 1e-4
+    True
+    """
+    field = np.ascontiguousarray(field, dtype=np.float32)
+    if degree < 0:
+        return np.where(mask, field, np.float32(0))
+    count = (degree + 1) ** 2
+    origin, scale = _frame(mask, grid)
+    length = field.shape[0]
+    sums = parallel.total(_normal_equations, length, field, mask, origin, scale, degree)
+    matrix = np.zeros((count, count))
+    matrix[np.tril_indices(count)] = sums[count:]
+    matrix += np.tril(matrix, -1).T
+    size = np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
+    scaled = matrix / size[:, None] / size[None, :]
+    coefficients = np.linalg.lstsq(scaled, sums[:count] / size, rcond=CONDITION)[0] / size
+    out = np.zeros_like(field)
+    parallel.run(_subtract, length, field, mask, origin, scale, degree, coefficients, out)
+    return out
+
+
+def _frame(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Centroid of the mask in voxels, and factors that make the coordinates about it at most about one."""
+    origin = []
+    extent = []
+    for axis, size in enumerate(grid.voxel_size):
+        others = tuple(a for a in range(3) if a != axis)
+        profile = np.count_nonzero(mask, axis=others).astype(np.float64)
+        index = np.arange(profile.size)
+        centre = float(profile @ index / profile.sum())
+        filled = np.flatnonzero(profile)
+        origin.append(centre)
+        extent.append(max(filled[-1] - centre, centre - filled[0], 0.5) * size)
+    return np.array(origin), np.array(grid.voxel_size) / max(extent)
+
+
+@kernel
+def _basis_row(x, y, origin_z, scale_z, degree, out):
+    """All functions along the row at scaled (x, y): ``out`` is (functions, z)."""
+    count, nz = out.shape
+    real, imaginary = 1.0, 0.0
+    at = 0
+    for m in range(degree + 1):
+        if m > 0:
+            real, imaginary = x * real - y * imaginary, x * imaginary + y * real
+        before = -1
+        last = -1
+        for n in range(m, degree + 1):
+            row = out[at]
+            if n == m:
+                for k in range(nz):
+                    row[k] = 1.0
+            elif n == m + 1:
+                for k in range(nz):
+                    row[k] = (2 * n - 1) * ((k - origin_z) * scale_z) * out[last, k]
+            else:
+                for k in range(nz):
+                    z = (k - origin_z) * scale_z
+                    square = x * x + y * y + z * z
+                    row[k] = ((2 * n - 1) * z * out[last, k] - (n + m - 1) * square * out[before, k]) / (n - m)
+            before, last = last, at
+            at += 1
+        first = at - (degree + 1 - m)
+        if m > 0:
+            for n in range(degree + 1 - m):
+                for k in range(nz):
+                    value = out[first + n, k]
+                    out[first + n, k] = value * real
+                    out[at + n, k] = value * imaginary
+            at += degree + 1 - m
+
+
+@kernel
+def _normal_equations(start, stop, field, mask, origin, scale, degree):
+    count = (degree + 1) ** 2
+    sums = np.zeros(count + count * (count + 1) // 2)
+    ny, nz = field.shape[1], field.shape[2]
+    basis = np.empty((count, nz))
+    kept = np.empty((count, nz))
+    values = np.empty(nz)
+    for x in range(start, stop):
+        for y in range(ny):
+            inside = 0
+            for z in range(nz):
+                values[z] = field[x, y, z] if mask[x, y, z] else 0.0
+                inside += mask[x, y, z]
+            if inside == 0:
+                continue
+            _basis_row((x - origin[0]) * scale[0], (y - origin[1]) * scale[1], origin[2], scale[2], degree, basis)
+            for i in range(count):
+                for z in range(nz):
+                    kept[i, z] = basis[i, z] if mask[x, y, z] else 0.0
+            at = count
+            for i in range(count):
+                left = kept[i]
+                total = 0.0
+                for z in range(nz):
+                    total += left[z] * values[z]
+                sums[i] += total
+                for j in range(i + 1):
+                    right = basis[j]
+                    total = 0.0
+                    for z in range(nz):
+                        total += left[z] * right[z]
+                    sums[at] += total
+                    at += 1
+    return sums
+
+
+@kernel
+def _subtract(start, stop, field, mask, origin, scale, degree, coefficients, out):
+    count = (degree + 1) ** 2
+    ny, nz = field.shape[1], field.shape[2]
+    basis = np.empty((count, nz))
+    fit = np.empty(nz)
+    for x in range(start, stop):
+        for y in range(ny):
+            inside = 0
+            for z in range(nz):
+                inside += mask[x, y, z]
+            if inside == 0:
+                continue
+            _basis_row((x - origin[0]) * scale[0], (y - origin[1]) * scale[1], origin[2], scale[2], degree, basis)
+            fit[:] = 0.0
+            for i in range(count):
+                row = basis[i]
+                for z in range(nz):
+                    fit[z] += coefficients[i] * row[z]
+            for z in range(nz):
+                if mask[x, y, z]:
+                    out[x, y, z] = field[x, y, z] - fit[z]
