@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 
 from qsmxt.bids.images import Header, check_same_grid, read_header, stored_values
-from qsmxt.bids.phase import (
-    StoredPhase,
-    alternating_axes,
-    fill_mask,
-    is_conjugate,
-    phase_to_radians,
-    undo_alternation,
-    wrap,
-)
+from qsmxt.bids.makers import alternating_axes, is_conjugate, undo_alternation, wrap
+from qsmxt.bids.phase import StoredPhase, fill_mask, phase_to_radians
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
 from qsmxt.constants import GAMMA_BAR_HZ_PER_T
 from qsmxt.errors import InputError, ParameterError

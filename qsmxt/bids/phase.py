@@ -22,9 +22,6 @@ Known scales are :math:`\pm\pi` and :math:`0..2\pi` (rad), :math:`\pm 3142` and 
 0..4095, -2048..2047, 0..65535 and -32768..32767. Of those with integer steps, the full circle is the number of
 steps (:math:`v \pi / 4096` for -4096..4094), not the distance of the ends.
 
-Sign: everything downstream takes phase to grow with echo time where the field is increased by paramagnetic
-sources. GE stores the conjugate.
-
 References
 ----------
 Robinson et al. 2017 (doi:10.1002/nbm.3601) for the meaning of phase; scales as written by the makers.
@@ -38,6 +35,10 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.bids.makers import alternating_axes as alternating_axes
+from qsmxt.bids.makers import is_conjugate as is_conjugate
+from qsmxt.bids.makers import undo_alternation as undo_alternation
+from qsmxt.bids.makers import wrap as wrap
 from qsmxt.errors import InputError
 
 #: Largest distance of the ends of the data from those of a known scale, fraction of its width.
@@ -58,13 +59,8 @@ FEWEST_STEPS = 100
 WRAP_JUMP = 0.75
 #: An echo whose width is below this fraction of all echoes' width is in another unit.
 NARROWEST_ECHO = 0.01
-#: Neighbouring slices whose mean cosine lies below this alternate in sign.
-ALTERNATION = -0.5
 #: A value that fills more than this fraction of the voxels of an echo marks voxels without signal.
 FILL_FRACTION = 0.01
-
-#: The greatest float32 below pi.
-_LIMIT = np.nextafter(np.float32(np.pi), np.float32(0))
 
 REMEDY = "give the values that mean -pi and +pi with --phase-range LOW HIGH"
 
@@ -404,64 +400,6 @@ def _convert(image: StoredPhase, conversion: Conversion, target: np.ndarray) -> 
     if image.stored.dtype.kind == "f":
         np.nan_to_num(target, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     wrap(target)
-
-
-def wrap(phase: np.ndarray) -> None:
-    """Bring ``phase`` (float32, rad) into :math:`[-\\pi, \\pi]` in place."""
-    largest = max(float(phase.max(initial=0)), -float(phase.min(initial=0)))
-    if largest > np.pi + 1e-5:
-        turns = np.rint(phase * np.float32(0.5 / np.pi))
-        turns *= np.float32(2 * np.pi)
-        phase -= turns
-    if largest > _LIMIT:
-        np.clip(phase, -_LIMIT, _LIMIT, out=phase)
-
-
-def is_conjugate(manufacturer: str) -> bool:
-    """Whether a maker stores the conjugate phase (GE does)."""
-    return manufacturer.strip().upper().split(" ")[0] in ("GE", "GEMS")
-
-
-def alternating_axes(phase: np.ndarray, magnitude: np.ndarray | None = None) -> list[int]:
-    """Spatial axes along which the complex image changes sign from slice to slice.
-
-    A missing shift in k-space multiplies the image by :math:`(-1)^z`. With :math:`S_k` slice k,
-
-    .. math:: c = \\sum |S_k| |S_{k+1}| \\cos(\\varphi_{k+1} - \\varphi_k) / \\sum |S_k| |S_{k+1}|
-
-    is then close to -1; it is close to 1 in a sound image, and 0 in noise.
-
-    Parameters
-    ----------
-    phase
-        (echo, x, y, z), rad.
-    magnitude
-        The same shape; 1 if ``None``.
-    """
-    axes = []
-    for axis in range(1, phase.ndim):
-        if phase.shape[axis] < 2:
-            continue
-        cosine = np.cos(np.diff(phase, axis=axis))
-        if magnitude is None:
-            correlation, total = float(cosine.sum(dtype=np.float64)), float(cosine.size)
-        else:
-            lower, upper = (np.take(magnitude, range(a, phase.shape[axis] - 1 + a), axis=axis) for a in (0, 1))
-            weight = lower * upper
-            total = float(weight.sum(dtype=np.float64))
-            correlation = float((weight * cosine).sum(dtype=np.float64))
-        if total > 0 and correlation / total < ALTERNATION:
-            axes.append(axis - 1)
-    return axes
-
-
-def undo_alternation(phase: np.ndarray, axes: Sequence[int]) -> None:
-    """Add pi to every second slice along ``axes``, in place; wraps again. Doing it twice restores the phase."""
-    for axis in axes:
-        odd = [slice(None)] * phase.ndim
-        odd[axis + 1] = slice(1, None, 2)
-        part = phase[tuple(odd)]
-        part -= np.copysign(_LIMIT, part)
 
 
 def fill_mask(images: Sequence[StoredPhase]) -> np.ndarray | None:
