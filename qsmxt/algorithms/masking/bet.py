@@ -50,6 +50,11 @@ BLOCK = 2.0
 START_BLOCK = 4.0
 #: How far the surface may be driven beyond the field of view, mm.
 OVERHANG = 10.0
+#: Subdivisions of the meshes that grow one after the other, and the share of the iterations each gets.
+LEVELS = (2, 3, 4)
+SHARES = (0.4, 0.4, 0.2)
+#: Number of samples along the inward normal, 2 mm apart.
+REACH = 10
 #: Half thickness of what counts as thick signal, mm; more than that of the scalp.
 CORE = 7.0
 
@@ -59,10 +64,10 @@ class BETParameters:
     """Parameters of :func:`bet`."""
 
     fraction: float = parameter(
-        0.5, above=0, below=1, help="fractional intensity b: the smaller, the larger the brain that is found"
+        0.65, above=0, below=1, help="fractional intensity b: the smaller, the larger the brain that is found"
     )
     smoothness: float = parameter(1.0, above=0, at_most=10, help="factor on the smoothing of the surface")
-    iterations: int = parameter(1000, at_least=10, at_most=10000, help="iterations over all three meshes")
+    iterations: int = parameter(600, at_least=10, at_most=10000, help="iterations over all three meshes")
 
 
 @dataclass(frozen=True)
@@ -160,8 +165,7 @@ def _grow(
     image: np.ndarray, grid: Grid, start: _Range, parameters: BETParameters, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (mm) and faces of the final surface."""
-    levels = (2, 3, 4)
-    shares = (0.4, 0.4, 0.2)
+    levels, shares = LEVELS, SHARES
     vertices = start.centre + 0.5 * start.radius * mesh.icosphere(levels[0])[0]
     limits = np.array([start.low, start.high, start.median])
     for stage, (level, share) in enumerate(zip(levels, shares, strict=True)):
@@ -205,8 +209,8 @@ def _evolve(image, size, vertices, rings, limits, fraction, smoothness, iteratio
             curvature = 2 * abs(along) / (edge * edge)
             inward = 0.5 * (1 + np.tanh(steepness * (curvature - middle))) * smoothness * along
             least, greatest = median, threshold
-            for step in range(20):
-                distance = 1.0 + step
+            for step in range(REACH):
+                distance = 2.0 * step
                 value = mesh.interpolated(
                     image,
                     (px - distance * nx) / size[0],
@@ -214,7 +218,7 @@ def _evolve(image, size, vertices, rings, limits, fraction, smoothness, iteratio
                     (pz - distance * nz) / size[2],
                 )
                 least = min(least, value)
-                if step < 10:
+                if step < REACH // 2:
                     greatest = max(greatest, value)
             least, greatest = max(low, least), min(median, greatest)
             local = low + fraction * (greatest - low)

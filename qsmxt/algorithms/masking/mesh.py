@@ -92,17 +92,23 @@ def refine(vertices: np.ndarray, subdivisions: int) -> np.ndarray:
 
 
 def enclosed(vertices: np.ndarray, faces: np.ndarray, grid: Grid) -> np.ndarray:
-    """Bool volume of the voxels whose centre lies inside the closed surface (parity along the last axis)."""
-    crossings = np.zeros(grid.shape, dtype=np.bool_)
+    """Bool volume of the voxels whose centre lies inside the closed surface.
+
+    Inside is where the surface winds around the centre more often outwards than inwards: where a fold of the surface crosses
+    itself this leaves no holes.
+    """
+    turns = np.zeros(grid.shape, dtype=np.int8)
     # A shift far below the voxel size keeps voxel centres off vertices and edges.
     scaled = vertices / np.array(grid.voxel_size) + np.array([1.234e-5, 2.718e-5, 3.1e-6])
-    _mark_crossings(scaled, faces, crossings)
-    return np.logical_xor.accumulate(crossings, axis=2)
+    _mark_crossings(scaled, faces, turns)
+    np.cumsum(turns, axis=2, dtype=np.int8, out=turns)
+    return turns > 0
 
 
 @kernel(fastmath=False)
-def _mark_crossings(vertices, faces, crossings):
-    nx, ny, nz = crossings.shape
+def _mark_crossings(vertices, faces, turns):
+    """Add 1 where a line along the last axis enters the surface and subtract 1 where it leaves it."""
+    nx, ny, nz = turns.shape
     for face in range(faces.shape[0]):
         ax, ay, az = vertices[faces[face, 0]]
         bx, by, bz = vertices[faces[face, 1]]
@@ -114,6 +120,7 @@ def _mark_crossings(vertices, faces, crossings):
         last_x = min(nx - 1, int(np.floor(max(ax, bx, cx))))
         first_y = max(0, int(np.ceil(min(ay, by, cy))))
         last_y = min(ny - 1, int(np.floor(max(ay, by, cy))))
+        step = -1 if area > 0 else 1
         for x in range(first_x, last_x + 1):
             for y in range(first_y, last_y + 1):
                 wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
@@ -122,8 +129,7 @@ def _mark_crossings(vertices, faces, crossings):
                 if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
                     z = int(np.ceil(wa * az + wb * bz + wc * cz))
                     if z < nz:
-                        z = max(z, 0)
-                        crossings[x, y, z] ^= True
+                        turns[x, y, max(z, 0)] += step
 
 
 @kernel

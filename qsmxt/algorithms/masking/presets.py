@@ -17,15 +17,15 @@ class MaskPreset:
     human_brain: bool = True
 
 
-_BRAIN = "magnitude:first,bet:0.5,trim,close:3,erode:2,largest,fill"
+_BRAIN = "magnitude:first,bet,trim,close:3,erode:1.5,largest,fill"
 
 PRESETS: dict[str, MaskPreset] = {
     "gre": MaskPreset((_BRAIN,), "human brain, 3D gradient echo (default)"),
     "epi": MaskPreset(
-        ("magnitude:first,bet:0.4,trim,close:3,erode:2,largest,fill",), "human brain, echo-planar imaging"
+        ("magnitude:first,bet,trim,close:3,erode:1.5,largest,fill",), "human brain, echo-planar imaging"
     ),
-    "bet": MaskPreset(("magnitude:rss,bet:0.5,erode:3",), "human brain, brain extraction and erosion only"),
-    "fast": MaskPreset(("magnitude:first,bet:0.5,erode:3",), "human brain, least computing"),
+    "bet": MaskPreset(("magnitude:rss,bet,erode:3",), "human brain, brain extraction and erosion only"),
+    "fast": MaskPreset(("magnitude:first,bet,erode:3",), "human brain, least computing"),
     "body": MaskPreset(
         ("magnitude:rss,robust", "phase-quality,otsu,fill"), "any part of the body, nothing assumed", human_brain=False
     ),

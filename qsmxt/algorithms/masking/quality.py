@@ -45,7 +45,7 @@ class QualityParameters:
     produces=("mask",),
     parameters=QualityParameters,
     references=("stewart2022", "otsu1979"),
-    sentence="Voxels with a phase quality above {factor:g} times Otsu's threshold and a fit quality above {fit:g} stayed.",
+    sentence="Phase quality above {factor:g} times Otsu's threshold and fit quality above {fit:g} were asked for.",
     cost=Cost(bytes_per_voxel=12, seconds_per_megavoxel=0.2),
 )
 def quality(
