@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.bids.images import Header, check_same_grid, read_header, stored_values
-from qsmxt.bids.makers import alternating_axes, is_conjugate, undo_alternation, wrap
+from qsmxt.bids.makers import CORRECTIONS_KEY, alternating_axes, is_conjugate, undo_alternation, wrap
 from qsmxt.bids.phase import StoredPhase, fill_mask, phase_to_radians
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
 from qsmxt.constants import GAMMA_BAR_HZ_PER_T
@@ -216,9 +216,12 @@ def _scaled(path: Path) -> np.ndarray:
 
 
 def _correct_maker(unit: ProcessingUnit, phase: np.ndarray, phase_sign: str, loaded: _Loaded) -> None:
-    """Undo what a maker does to the phase: slices of alternating sign, conjugation."""
-    maker = str(unit.echoes[0].metadata.get("Manufacturer", ""))
-    if is_conjugate(maker):
+    """Undo what a maker does to the phase, slices of alternating sign and conjugation, unless a converter has."""
+    metadata = unit.echoes[0].metadata
+    maker = str(metadata.get("Manufacturer", ""))
+    done = metadata.get(CORRECTIONS_KEY)
+    done = done if isinstance(done, dict) else {}
+    if is_conjugate(maker) and "SliceAlternation" not in done:
         axes = alternating_axes(phase, loaded.magnitude)
         if axes:
             undo_alternation(phase, axes)
@@ -226,12 +229,14 @@ def _correct_maker(unit: ProcessingUnit, phase: np.ndarray, phase_sign: str, loa
             loaded.note(
                 "SliceAlternation", names, f"{maker}: sign alternates from slice to slice along {names}, undone"
             )
-    if phase_sign == "-" or (phase_sign == "auto" and is_conjugate(maker)):
+    conjugate = is_conjugate(maker) and "PhaseSign" not in done
+    if phase_sign == "-" or (phase_sign == "auto" and conjugate):
         np.negative(phase, out=phase)
         why = "as requested" if phase_sign == "-" else f"{maker} stores the conjugate"
         loaded.note("PhaseSign", "inverted", f"phase inverted: {why}")
     else:
-        loaded.note("PhaseSign", "as stored", "phase sign as stored: paramagnetic fields count as positive")
+        before = f", {done['PhaseSign']} at conversion" if "PhaseSign" in done else ""
+        loaded.note("PhaseSign", "as stored", f"phase sign as stored{before}: paramagnetic fields count as positive")
 
 
 def _clear_background(phase: np.ndarray, magnitude: np.ndarray, loaded: _Loaded) -> None:

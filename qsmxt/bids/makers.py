@@ -11,6 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: Entry of the sidecar of a phase image that says what a converter corrected already: an object with ``PhaseScale``,
+#: ``SliceAlternation`` and ``PhaseSign``. What stands there must not be corrected again.
+CORRECTIONS_KEY = "PhaseCorrections"
+
 #: Neighbouring slices whose mean cosine lies below this alternate in sign.
 ALTERNATION = -0.5
 

@@ -118,6 +118,16 @@ def test_ge_is_conjugated_and_alternation_undone(dataset: Dataset, form: str, al
     assert loaded.corrections["PhaseSign"] == "inverted"
 
 
+def test_what_the_converter_corrected_is_not_corrected_again(dataset: Dataset) -> None:
+    corrections = {"PhaseScale": "values are radians", "SliceAlternation": "z", "PhaseSign": "inverted"}
+    metadata = {"Manufacturer": "GE", "PhaseCorrections": corrections}
+    write_polar(dataset, [signal(time) for time in TIMES], metadata=metadata)
+    loaded = load(dataset)
+    assert np.abs(inside(measured_hz(loaded) - field_hz())).max() < 1
+    assert loaded.corrections["PhaseSign"] == "as stored"
+    assert any("inverted at conversion" in note for note in loaded.notes)
+
+
 def test_other_makers_keep_their_complex_data(dataset: Dataset) -> None:
     """Corrections for GE must not touch real and imaginary parts of anybody else."""
     sign = (-1.0) ** np.arange(SHAPE[2])
