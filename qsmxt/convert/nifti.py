@@ -138,7 +138,10 @@ def convert_nifti(
     """
     problems = check_table(rows)
     if problems:
-        raise InputError("the table cannot be converted:\n  " + "\n  ".join(problems))
+        raise InputError(
+            "the table cannot be converted; give --subject, --echo-times, --field-strength or --pattern, or fill a table "
+            "(--save-table, then --table):\n  " + "\n  ".join(problems)
+        )
     dataset = Path(dataset)
     used = [row for row in rows if row.suffix != "skip"]
     groups: dict[tuple[object, ...], list[NiftiRow]] = defaultdict(list)

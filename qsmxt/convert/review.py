@@ -188,16 +188,18 @@ COLUMNS = (
 
 def rich_table(rows: Sequence[Row]) -> RichTable:
     """The table for a terminal; columns that are empty throughout are left out."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     colours = {"mag": "green", "phase": "cyan", "real": "blue", "imag": "blue", "T1w": "magenta", "fieldmap": "yellow"}
     lines = [cells_of(row) for row in rows]
     shown = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
-    table = Table(title=None, show_lines=False)
-    table.add_column("", justify="right", style="dim")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", justify="right", style="dim", no_wrap=True)
     for i in shown:
-        table.add_column(COLUMNS[i], overflow="fold")
+        may_break = COLUMNS[i] in ("sub", "description", "image type", "echoes (ms)", "acq")
+        table.add_column(COLUMNS[i], overflow="fold", no_wrap=not may_break)
     for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
         style = colours.get(row.type, "dim")
         mark = "!" if row.warnings else ""
