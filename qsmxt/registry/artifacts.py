@@ -72,6 +72,9 @@ ARTIFACTS: dict[str, Artifact] = _table(
     ),
     Artifact("eroded_mask", "1", "part of the mask in which the local field is defined", "mask"),
     Artifact("chi", "ppm", "magnetic susceptibility", suffix="Chimap"),
+    Artifact("reliable_chi", "ppm", "susceptibility reconstructed from the reliable mask alone"),
+    Artifact("filled_chi", "ppm", "susceptibility reconstructed from the mask without holes"),
+    Artifact("echo_chi", "ppm", "susceptibility of every echo", "echoes"),
     Artifact("csf_mask", "1", "cerebrospinal fluid of the ventricles", "mask"),
     Artifact("labels", "1", "anatomical labels", "labels", suffix="dseg"),
     # other contrasts

@@ -37,7 +37,7 @@ class HDQSMParameters:
 
     weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
     knee: float = parameter(3e-3, unit="ppm", above=0, help="data error above which the first stage sees an outlier")
-    discrepancy: float = parameter(0.01, unit="ppm", above=0, help="data error that halves a squared weight")
+    discrepancy: float = parameter(0.03, unit="ppm", above=0, help="data error that halves a squared weight")
     penalty: float = parameter(
         100.0, unit="mm/ppm", above=0, help="ADMM penalty over weight; changes the speed, hardly the map"
     )

@@ -1,0 +1,59 @@
+r"""Reference to cerebrospinal fluid.
+
+.. math:: \chi_{ref} = \chi - \bar\chi_{CSF}
+
+with :math:`\bar\chi_{CSF}` the mean (ppm) over the CSF of the ventricles between the 1st and 99th percentile
+(:mod:`qsmxt.algorithms.referencing.offset`). CSF is stable with age and disease (0.010 +- 0.014 ppm relative to the
+whole brain), but the region is small and often streaked by the choroid plexus.
+
+References
+----------
+Straub et al. 2017 (doi:10.1002/mrm.26369); Dimov et al. 2022 (doi:10.1111/jon.12923).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms.inversion.domain import checked_mask
+from qsmxt.algorithms.referencing.offset import offset_of, subtract
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+
+@dataclass(frozen=True)
+class CSFParameters:
+    """Parameters of :func:`csf`."""
+
+    percentiles: tuple[float, float] = parameter(
+        (1.0, 99.0), unit="%", at_least=0, at_most=100, help="percentiles between which voxels count"
+    )
+
+
+@method(
+    stage="referencing",
+    key="csf",
+    title="Cerebrospinal fluid",
+    consumes=("chi", "mask", "csf_mask"),
+    produces=("chi",),
+    parameters=CSFParameters,
+    references=("straub2017",),
+    sentence="Susceptibility is given relative to the trimmed mean of the cerebrospinal fluid of the ventricles.",
+    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.05),
+)
+def csf(
+    chi: np.ndarray,
+    mask: np.ndarray,
+    csf_mask: np.ndarray,
+    grid: Grid,
+    parameters: CSFParameters = CSFParameters(),
+    *,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """``chi`` (ppm) less its trimmed mean in the CSF inside the mask; zero outside."""
+    grid.check("chi", chi)
+    mask = checked_mask(mask, grid)
+    region = checked_mask(csf_mask, grid, "csf_mask") & mask
+    return subtract(chi, mask, offset_of(chi, region, percentiles=parameters.percentiles, name="csf_mask"))
