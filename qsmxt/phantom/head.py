@@ -88,6 +88,8 @@ class HeadSettings:
         Its root-mean-square displacement along each axis, mm.
     chi_change
         Pairs of the name of a tissue and what is added to its susceptibility, ppm.
+    repetition
+        Number of the scan: scans of one seed differ in noise only.
     """
 
     voxel_size: tuple[float, float, float] = (1.5, 1.5, 1.5)
@@ -108,12 +110,13 @@ class HeadSettings:
     deformation: int | None = None
     deformation_amplitude: float = AMPLITUDE
     chi_change: tuple[tuple[str, float], ...] = ()
+    repetition: int = 1
 
     def __post_init__(self) -> None:
         if not self.echo_times or min(self.echo_times) <= 0:
             raise InputError(f"echo_times: expected at least one positive time in s, found {self.echo_times}")
-        if min(self.voxel_size) <= 0 or min(self.field_of_view) <= 0 or self.oversampling < 1:
-            raise InputError("voxel_size, field_of_view, oversampling: expected positive numbers")
+        if min(*self.voxel_size, *self.field_of_view, self.oversampling, self.repetition) <= 0:
+            raise InputError("voxel_size, field_of_view, oversampling, repetition: expected positive numbers")
         unknown = [name for name, _ in self.chi_change if name not in INDEX]
         if unknown:
             raise InputError(f"chi_change: expected names among {', '.join(INDEX)}, found {unknown[0]!r}")
@@ -139,7 +142,8 @@ class HeadSettings:
     @property
     def streams(self) -> list[np.random.Generator]:
         """Random numbers for veins, texture and noise."""
-        return [np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(3)]
+        veins, texture, *noise = np.random.SeedSequence(self.seed).spawn(2 + self.repetition)
+        return [np.random.default_rng(s) for s in (veins, texture, noise[-1])]
 
     @property
     def fine_shape(self) -> tuple[int, int, int]:
