@@ -2,9 +2,9 @@ r"""Total-field inversion with total variation inside the mask and free sources 
 
 .. math:: \min_x \tfrac12 \|W(f - d * x)\|_2^2 + \lambda \|T \nabla x\|_1
 
-:math:`f` is the total field (ppm, ``(x, y, z)``), :math:`d` the unit dipole, :math:`x` the susceptibility (ppm) of the whole
-box: inside the mask it is :math:`\chi`, outside it stands for whatever makes the background field. :math:`T` is 1 in the mask
-and 0 outside, so that background sources cost nothing, :math:`W` is 0 outside the mask.
+:math:`f` is the total field (ppm, ``(x, y, z)``), :math:`d` the unit dipole, :math:`x` the susceptibility (ppm) of the
+whole box: inside the mask it is :math:`\chi`, outside it stands for whatever makes the background field. :math:`T` is 1
+in the mask and 0 outside, so that background sources cost nothing, :math:`W` is 0 outside the mask.
 
 Why. A background method has to decide which part of the field comes from outside before it knows anything about the
 inside, and every harmonic part of the local field is lost with it. Here both are found together, and the prior on
@@ -16,9 +16,9 @@ inside, and every harmonic part of the local field is lost with it. Here both ar
 2. what remains is solved by the alternating direction method of multipliers with the splits :math:`z_1 = \nabla x` and
    :math:`z_2 = d * x`, all steps of which are diagonal.
 
-The iterations are stopped early (``iterations``), which damps what the data hardly determine. The weights are the inverse
-of ``field_noise``, scaled to a median of 1 and cut at 3, times the fourth power of ``fit_quality``; the outermost voxels,
-on which the boundary values are taken, have no weight, so that the map reaches to the edge of the mask.
+The iterations are stopped early (``iterations``), which damps what the data hardly determine. The weights are the
+inverse of ``field_noise``, scaled to a median of 1 and cut at 3, times the fourth power of ``fit_quality``. The
+outermost voxels, whose field the boundary values use up, have no weight; they are part of the map all the same.
 
 References
 ----------
@@ -73,8 +73,8 @@ class TVTFIParameters:
     parameters=TVTFIParameters,
     references=("liu2017tfi", "zhou2014", "bilgic2014tv"),
     sentence=(
-        "Susceptibility was computed directly from the total field by total-field inversion with total variation inside "
-        "the mask (weight {weight:g}, {iterations} iterations) and unregularised background sources outside."
+        "Susceptibility was computed directly from the total field by total-field inversion with total variation "
+        "inside the mask (weight {weight:g}, {iterations} iterations) and unregularised background sources outside."
     ),
     cost=Cost(bytes_per_voxel=70, seconds_per_megavoxel=1.0),
 )
@@ -116,7 +116,7 @@ def tvtfi(
     inside = crop.extract(mask)
     field = crop.extract(np.where(mask, total_field - start, np.float32(0)).astype(np.float32, copy=False))
     weights = _data_weights(crop, mask, interior, field_noise, fit_quality)
-    x, predicted = _solve(field, weights, inside, crop.grid, parameters, progress)
+    x = _solve(field, weights, inside, crop.grid, parameters, progress)
     chi = np.where(inside, x, np.float32(0))
     x[inside] = 0
     local = np.where(inside, field - fourier.filtered(x, kernels.dipole(crop.grid, "greens")), np.float32(0))
@@ -166,8 +166,8 @@ def _solve(
     grid: Grid,
     parameters: TVTFIParameters,
     progress: Progress | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Susceptibility of the whole box and its field.
+) -> np.ndarray:
+    """Susceptibility of the whole box.
 
     The two volumes that are transformed in every step, and the two that come back, travel as real and imaginary part of
     one complex transform.
@@ -194,7 +194,7 @@ def _solve(
         x[...] = pair.real
         if progress:
             progress((iteration + 1) / parameters.iterations)
-    return x, np.ascontiguousarray(pair.imag)
+    return x
 
 
 @kernel
