@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from qsmxt.phantom.deformation import Deformation
 
@@ -202,19 +202,19 @@ class Coordinates:
         """Indices of all samples within ``radius`` (mm) of one of ``points`` ``(n, 3)`` of the head frame."""
         where = points if self.deformation is None else self.deformation.inverse(points)
         size = np.array(self.shape)
-        base = np.rint(where / self.spacing + (size - 1) / 2).astype(int)
-        half = [int(np.ceil(1.5 * radius / h)) + 1 for h in self.spacing]
-        found = []
-        for offset in product(*(range(-n, n + 1) for n in half)):
-            index = base + np.array(offset)
-            inside = ((index >= 0) & (index < size)).all(axis=1)
-            index, target = index[inside], points[inside]
-            here = np.stack([a[i] for a, i in zip(self.axes, index.T, strict=True)], axis=1).astype(float)
-            if self.deformation is not None:
-                here = np.stack([volume[tuple(index.T)] for volume in self._volumes], axis=1).astype(float)
-            found.append(index[((here - target) ** 2).sum(axis=1) <= radius**2])
-        i, j, k = np.unique(np.concatenate(found), axis=0).T
-        return i, j, k
+        base = np.unique(np.rint(where / self.spacing + (size - 1) / 2).astype(int), axis=0)
+        sides = [np.arange(-n, n + 1) for n in (int(np.ceil(1.5 * radius / h)) + 1 for h in self.spacing)]
+        offsets = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 3)
+        index = (base[:, None] + offsets).reshape(-1, 3)
+        index = index[((index >= 0) & (index < size)).all(axis=1)]
+        flat = np.unique(np.ravel_multi_index(tuple(index.T), self.shape))
+        i, j, k = np.unravel_index(flat, self.shape)
+        if self._volumes:
+            here = np.stack([volume[i, j, k] for volume in self._volumes], axis=1)
+        else:
+            here = np.stack([axis[n] for axis, n in zip(self.axes, (i, j, k), strict=True)], axis=1)
+        close = cKDTree(points).query(here.astype(np.float64))[0] <= radius
+        return i[close], j[close], k[close]
 
 
 def paint(
