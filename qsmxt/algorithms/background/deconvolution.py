@@ -4,11 +4,11 @@ Over a region E of centres the background obeys :math:`(\delta - S) * f_b = 0`, 
 
 .. math:: g = (\delta - S) * f = (\delta - S) * f_l \quad\text{in } E .
 
-Taking g as zero outside E, division by :math:`1 - \hat S(k)` gives the local field. The divisor vanishes at low spatial
-frequency, :math:`1 - \hat S \approx (2\pi k\rho)^2 / 10` for a sphere of radius :math:`\rho`. What is not divided is set
-to zero: all :math:`|k|` up to a cutoff (1/mm), and all divisors below a threshold. The threshold of 0.05 of the first
-papers is a cutoff of :math:`0.113/\rho`, so it changes with the radius; the cutoff does not (Özbay et al. 2017,
-doi:10.1002/nbm.3550).
+Taking g as zero outside E, division by :math:`1 - \hat S(k)` gives the local field. The divisor vanishes at low
+spatial frequency, :math:`1 - \hat S \approx (2\pi k\rho)^2 / 10` for a sphere of radius :math:`\rho`. What is not
+divided is set to zero: all :math:`|k|` up to a cutoff (1/mm), and all divisors below a threshold. The threshold of 0.05
+of the first papers is a cutoff of :math:`0.113/\rho`, so it changes with the radius; the cutoff does not (Özbay et al.
+2017, doi:10.1002/nbm.3550).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _frame(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 @kernel
 def _basis_row(x, y, origin_z, scale_z, degree, out):
     """All functions along the row at scaled (x, y): ``out`` is (functions, z)."""
-    count, nz = out.shape
+    nz = out.shape[1]
     real, imaginary = 1.0, 0.0
     at = 0
     for m in range(degree + 1):

@@ -13,7 +13,8 @@ A sphere holds the voxels whose centres lie within its radius. Those about the v
 
 If the voxels are not cubes, the second moments :math:`m_i` of such a sphere differ between the axes, and the mean of a
 harmonic function is not its value at the centre: 1 x 1 x 3 mm voxels and a radius of 6 mm leave several percent of a
-quadratic background, far more than a local field. Three second differences with a step of about half the radius,
+quadratic background, far more than a local field. Three second differences with a step of about three quarters of the
+radius,
 
 .. math::
 
@@ -34,7 +35,7 @@ from qsmxt.errors import ParameterError
 from qsmxt.geometry import Grid
 
 #: Step of the second differences that make the moments equal, in units of the radius.
-STEP = 0.6
+STEP = 0.75
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Spheres:
         stride_x = grid.shape[1] * stride_y
         for radius in radii:
             if radius * (1 + morphology.TOUCH) < max(grid.voxel_size):
+                least = max(grid.voxel_size)
                 raise ParameterError(
-                    f"radius: expected at least the largest voxel side ({max(grid.voxel_size):g} mm), found {radius:g} mm"
+                    f"radius: expected at least the largest voxel side ({least:g} mm), found {radius:g} mm"
                 )
             rows = _rows(grid.voxel_size, radius)
             upper.extend(i * stride_x + j * stride_y + half + 1 for i, j, half in rows)
@@ -90,9 +92,16 @@ class Spheres:
             step = [max(1, int(STEP * radius / v)) for v in grid.voxel_size]
             steps.append(step)
             correction.append(_correction(rows, grid.voxel_size, step))
-        indices = [np.array(values, dtype=np.int64) for values in (upper, lower, first)]
-        factors = np.array(scale, dtype=np.float32)
-        return cls(grid, tuple(radii), *indices, factors, np.array(steps), np.array(correction, dtype=np.float32))
+        return cls(
+            grid=grid,
+            radii=tuple(radii),
+            upper=np.array(upper, dtype=np.int64),
+            lower=np.array(lower, dtype=np.int64),
+            first=np.array(first, dtype=np.int64),
+            scale=np.array(scale, dtype=np.float32),
+            steps=np.array(steps, dtype=np.int64),
+            correction=np.array(correction, dtype=np.float32),
+        )
 
     def transfer(self, index: int = 0) -> np.ndarray:
         """Half spectrum of the mean over the sphere ``index``, float32, 1 at the origin."""

@@ -1,0 +1,130 @@
+r"""Conjugate gradients for symmetric positive definite operators on volumes, with fused passes over memory.
+
+Solves :math:`A x = b` from :math:`x = 0`. With a preconditioner :math:`P \approx A^{-1}`, also symmetric,
+
+.. math::
+
+    \alpha = \frac{r^T z}{p^T A p}, \quad x \leftarrow x + \alpha p, \quad r \leftarrow r - \alpha A p, \quad z = P r,
+    \quad p \leftarrow z + \frac{r^T z}{(r^T z)_{old}}\, p .
+
+Volumes are float32, sums over them float64. Iteration ends when :math:`\|r\| \le \mathrm{tolerance}\,\|b\|`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.registry.methods import Progress
+
+Operator = Callable[[np.ndarray], np.ndarray]
+
+
+def solve(
+    operator: Operator,
+    right: np.ndarray,
+    *,
+    tolerance: float,
+    iterations: int,
+    precondition: Operator | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, int]:
+    """Solution and number of iterations done.
+
+    Parameters
+    ----------
+    operator, precondition
+        Apply A and P. They may return the same buffer each time, but not their argument.
+    right
+        b, float32 ``(x, y, z)``; it is used as the residual and thereby overwritten.
+    tolerance
+        Relative residual at which to stop.
+    iterations
+        Most iterations.
+    progress
+        Told the fraction done.
+    """
+    length = right.shape[0]
+    x = np.zeros_like(right)
+    residual = right
+    start = float(parallel.total(_dot, length, residual, residual))
+    if start == 0:
+        return x, 0
+    z = residual if precondition is None else precondition(residual)
+    direction = z.copy()
+    along = start if precondition is None else float(parallel.total(_dot, length, residual, z))
+    for count in range(1, iterations + 1):
+        image = operator(direction)
+        curvature = float(parallel.total(_dot, length, direction, image))
+        if not curvature > 0:
+            return x, count - 1
+        step = np.float32(along / curvature)
+        square = float(parallel.total(advance, length, x, direction, residual, image, step))
+        report(progress, count / iterations, square / start, tolerance)
+        if square <= tolerance * tolerance * start:
+            return x, count
+        z = residual if precondition is None else precondition(residual)
+        new = square if precondition is None else float(parallel.total(_dot, length, residual, z))
+        parallel.run(turn, length, direction, z, np.float32(new / along))
+        along = new
+    return x, iterations
+
+
+def report(progress: Progress | None, part: float, square: float, tolerance: float) -> None:
+    """Tell ``progress`` how far an iteration is: by count, or by the logarithm of the squared relative residual."""
+    if progress:
+        reached = 0.5 * math.log(max(square, 1e-300)) / math.log(tolerance) if 0 < tolerance < 1 else 0.0
+        progress(min(1.0, max(part, reached)))
+
+
+def norm(volume: np.ndarray) -> float:
+    """Euclidean norm of a float32 volume, summed in double precision."""
+    return math.sqrt(float(parallel.total(_dot, volume.shape[0], volume, volume)))
+
+
+@kernel
+def _dot(start, stop, a, b):
+    total = 0.0
+    for x in range(start, stop):
+        for y in range(a.shape[1]):
+            left = a[x, y]
+            right = b[x, y]
+            part: Any = np.float32(0.0)
+            for z in range(left.size):
+                part += left[z] * right[z]
+            total += part
+    return total
+
+
+@kernel
+def advance(start, stop, x, direction, residual, image, step):
+    """x += step * direction and residual -= step * image; returns the square of the residual."""
+    total = 0.0
+    for i in range(start, stop):
+        for j in range(x.shape[1]):
+            row, along = x[i, j], direction[i, j]
+            for k in range(row.size):
+                row[k] += step * along[k]
+            left, seen = residual[i, j], image[i, j]
+            part: Any = np.float32(0.0)
+            for k in range(left.size):
+                value = left[k] - step * seen[k]
+                left[k] = value
+                part += value * value
+            total += part
+    return total
+
+
+@kernel
+def turn(start, stop, direction, z, factor):
+    """direction = z + factor * direction."""
+    for i in range(start, stop):
+        for j in range(direction.shape[1]):
+            row, new = direction[i, j], z[i, j]
+            for k in range(row.size):
+                row[k] = new[k] + factor * row[k]
