@@ -4,8 +4,10 @@ from qsmxt.algorithms.inversion.hdqsm import hdqsm as hdqsm
 from qsmxt.algorithms.inversion.l1qsm import l1qsm as l1qsm
 from qsmxt.algorithms.inversion.nltgv import nltgv as nltgv
 from qsmxt.algorithms.inversion.nltv import nltv as nltv
+from qsmxt.algorithms.inversion.rts import rts as rts
 from qsmxt.algorithms.inversion.tikhonov import tikhonov as tikhonov
 from qsmxt.algorithms.inversion.tkd import tkd as tkd
 from qsmxt.algorithms.inversion.tsvd import tsvd as tsvd
 from qsmxt.algorithms.inversion.tv import tv as tv
+from qsmxt.algorithms.inversion.tvtfi import tvtfi as tvtfi
 from qsmxt.algorithms.inversion.whqsm import whqsm as whqsm

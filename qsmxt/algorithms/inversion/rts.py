@@ -1,0 +1,112 @@
+r"""Rapid two-step inversion (RTS).
+
+Step 1 solves the well-conditioned part of k-space by a few iterations of LSMR on the diagonal system
+:math:`D X = F f`, whose early stop regularises; :math:`\chi_1 = M F^{-1} X`. Step 2 fills the rest by total variation,
+
+.. math:: \min_\chi \tfrac{\mu}{2}\|K F(\chi - \chi_1)\|_2^2 + \|\nabla\chi\|_1, \qquad K = [|D| > \delta],
+
+with ADMM (:math:`z = \nabla\chi`, scaled dual :math:`u`, penalty :math:`\rho`):
+
+.. math:: \chi \leftarrow F^{-1}\frac{\mu K F\chi_1 + \rho F\nabla^T(z-u)}{\mu K + \rho L}, \quad
+          z \leftarrow \mathrm{shrink}(\nabla\chi + u, 1/\rho), \quad u \leftarrow u + \nabla\chi - z .
+
+:math:`f` is the local field (ppm), :math:`D` the unit dipole, :math:`M` the mask, :math:`\delta` the ``threshold``,
+:math:`\mu` the ``fidelity`` (larger trusts step 1 more), :math:`\rho` the ``penalty``. At least 8 iterations
+are made: with a tolerance of 1e-2 the published stop rule can end after one.
+
+Departures from the paper: the penalty is fixed at 100 instead of growing from 10 fivefold whenever the primal residual
+stalls, and 8 LSMR iterations are made instead of 4 (digital head, 1.5 mm, NRMSE 30.1 instead of 40.4 %, deep-grey
+slope 0.92 instead of 0.78). LSMR on a diagonal operator is a polynomial in :math:`D` (:mod:`qsmxt.algorithms.solvers`).
+
+References
+----------
+Kames, Wiggermann and Rauscher 2018 (doi:10.1016/j.neuroimage.2017.11.018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms.differences import Shrinkage
+from qsmxt.algorithms.inversion.domain import Domain, change, scale, update
+from qsmxt.algorithms.solvers import diagonal_filter
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Iterations of the second step that are always made.
+FEWEST = 8
+
+
+@dataclass(frozen=True)
+class RTSParameters:
+    """Parameters of :func:`rts`."""
+
+    threshold: float = parameter(
+        0.15, above=0, below=2 / 3, help="dipole value below which k-space is filled by total variation"
+    )
+    first_iterations: int = parameter(
+        8, at_least=1, help="LSMR iterations of the first step; more restore contrast and amplify noise"
+    )
+    fidelity: float = parameter(1e5, unit="1/(ppm mm)", above=0, help="trust in the first step")
+    penalty: float = parameter(
+        100.0, unit="mm/ppm", above=0, help="ADMM penalty; one over it is the flattened gradient"
+    )
+    tolerance: float = parameter(1e-2, at_least=0, help="relative change of the map at which iteration stops")
+    iterations: int = parameter(20, at_least=FEWEST, help="most iterations of the second step")
+
+
+@method(
+    stage="inversion",
+    key="rts",
+    title="Rapid two-step inversion",
+    consumes=("local_field", "mask"),
+    produces=("chi",),
+    parameters=RTSParameters,
+    references=("kames2018",),
+    sentence=(
+        "Susceptibility was computed by rapid two-step inversion (threshold {threshold:g}, {first_iterations} LSMR "
+        "iterations)."
+    ),
+    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=0.8),
+)
+def rts(
+    local_field: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    parameters: RTSParameters = RTSParameters(),
+    *,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Susceptibility (ppm) from the local field (ppm) in two steps; see the module."""
+    domain = Domain.around("local_field", local_field, mask, grid)
+    shape = domain.grid.shape
+    dipole = domain.dipole()
+    data = fourier.forward(domain.field)
+    weights = fourier.spectrum_weights(domain.grid)
+    scale(data, diagonal_filter(dipole, data, weights, parameters.first_iterations))
+    chi = fourier.inverse(data, shape)
+    chi *= domain.mask
+    data = fourier.forward(chi)
+    known = np.float32(parameters.fidelity) * (np.abs(dipole) > parameters.threshold)
+    del dipole
+    gain = np.float32(parameters.penalty) * kernels.negative_laplacian(domain.grid)
+    gain += known
+    gain[0, 0, 0] = np.inf
+    scale(data, known / gain)
+    del known
+    np.divide(np.float32(parameters.penalty), gain, out=gain)
+    shrinkage = Shrinkage(domain.grid)
+    right = np.empty(shape, dtype=np.float32)
+    for iteration in range(parameters.iterations):
+        shrinkage.step(chi, 1 / parameters.penalty, right)
+        spectrum = fourier.forward(right)
+        update(spectrum, gain, data)
+        old, chi = chi, fourier.inverse(spectrum, shape)
+        if progress:
+            progress((iteration + 1) / parameters.iterations)
+        if iteration + 1 >= FEWEST and change(chi, old) < parameters.tolerance:
+            break
+    return domain.finish(chi)
