@@ -67,6 +67,8 @@ _PRIVATE_TAGS = (
 _NUMBER_OF_FRAMES = 0x00280008
 #: Nothing that a classic file needs lies beyond this tag; vendors keep their largest sequences there.
 _LAST_CLASSIC_TAG = 0x20051012
+#: MR images: classic, enhanced, enhanced colour, and classic ones converted to enhanced.
+_MR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.4{tail}" for tail in ("", ".1", ".3", ".4"))
 #: Transfer syntax of deflated files: nothing limits what such a file inflates to.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = frozenset({0x7FE00010, 0x7FE00009, 0x7FE00008})
@@ -242,6 +244,9 @@ def _is_directory(dataset: Any) -> bool:
 
 def _frames(dataset: Any, path: str) -> list[Frame]:
     source = _source(dataset, path)
+    announced = str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) in _MR_CLASSES
+    if announced and not (source.rows and source.columns):
+        raise InputError(f"{path}: expected an MR image, found a header that ends early; copy the file again")
     if source.modality not in ("MR", "") or not source.rows or not source.columns:
         return []
     if not source.series_uid:

@@ -23,7 +23,7 @@ MATCH = (
 )  # fmt: skip
 #: Columns that decide, with the cells of the table they set.
 DECIDE = {
-    "type": "type", "suffix": "suffix", "subject": "subject", "session": "session", "acq": "acquisition",
+    "type": "type", "suffix": "suffix", "sub": "subject", "ses": "session", "acq": "acquisition",
     "rec": "reconstruction", "run": "run", "inv": "inversion",
 }  # fmt: skip
 _NUMBERS = ("run", "inversion")
@@ -121,12 +121,9 @@ def _decided(row: Row, line: Line, name: str) -> Row:
         else:
             changes[cell] = value
     try:
-        decided = row.edited(**changes)
+        return row.edited(**changes)
     except InputError as error:
         raise InputError(f"{name}, line {line.number}: {error}") from None
-    if decided.type != "skip" and any(text.startswith("refused:") for text in row.warnings):
-        decided.warnings = [text for text in row.warnings if not text.startswith("refused:")]
-    return decided
 
 
 def save_mapping(path: Path, rows: Iterable[Row]) -> Path:
@@ -138,9 +135,9 @@ def save_mapping(path: Path, rows: Iterable[Row]) -> Path:
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         facts = {**facts_of(row), "patient_id": "*", "series_uid": "*"}
-        decide = {"type": row.type, "suffix": row.suffix, "subject": "auto", "session": "auto", "acq": row.acquisition,
+        decide = {"type": row.type, "suffix": row.suffix, "sub": "auto", "ses": "auto", "acq": row.acquisition,
                   "rec": row.reconstruction, "run": "auto", "inv": str(row.inversion or "")}  # fmt: skip
-        if any(text.startswith("refused:") for text in row.warnings):
+        if row.refused_as is not None:
             continue
         facts = {name: _literal(value) if value != "*" else value for name, value in facts.items()}
         lines.setdefault(tuple(facts.values()), {**facts, **decide})

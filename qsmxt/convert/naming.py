@@ -106,7 +106,8 @@ def assign_labels(
 
 
 def refuse(row: Row, reason: str) -> None:
-    """Take a row out of the conversion, and say why."""
+    """Take a row out of the conversion, and say why; it can come back with a label."""
+    row.refused_as = row.refused_as or (row.type, row.suffix)
     row.type = row.suffix = "skip"
     row.warnings.append(f"refused: {reason}")
 
@@ -143,13 +144,10 @@ def _sessions(rows: list[Row], labelling: Labelling) -> None:
     studies: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
     for row in rows:
         source = row.source
-        if row.subject:
-            earliest = studies[row.subject].get(source.study_uid, ("9", "9"))
-            studies[row.subject][source.study_uid] = min(earliest, (source.study_date, source.study_time))
+        own = studies[_person(row)]
+        own[source.study_uid] = min(own.get(source.study_uid, ("9", "9")), (source.study_date, source.study_time))
     for row in rows:
-        if not row.subject:
-            continue
-        own = studies[row.subject]
+        own = studies[_person(row)]
         how = labelling.session
         if isinstance(how, Pattern):
             label = how.label(row.source)
@@ -161,6 +159,11 @@ def _sessions(rows: list[Row], labelling: Labelling) -> None:
             row.session = f"{order.index(row.source.study_uid) + 1:02d}"
         else:
             row.session = _session_of_date(row.source, own)
+
+
+def _person(row: Row) -> str:
+    """The subject, or who it is if there is no label yet."""
+    return row.subject or f"patient {row.source.patient_id}"
 
 
 def _session_of_date(source: Source, studies: Mapping[str, tuple[str, str]]) -> str:

@@ -139,7 +139,7 @@ def convert_nifti(
     problems = check_table(rows)
     if problems:
         raise InputError(
-            "the table cannot be converted; give --subject, --echo-times, --field-strength or --pattern, or fill a table "
+            "the table cannot be converted; give --subject, --echo-times, --field-strength or --pattern, or fill one "
             "(--save-table, then --table):\n  " + "\n  ".join(problems)
         )
     dataset = Path(dataset)

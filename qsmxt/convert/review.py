@@ -112,7 +112,6 @@ class Review:
         rows = list(self.rows)
         for number in numbers:
             rows[number - 1] = rows[number - 1].edited(**changes)
-            rows[number - 1].warnings = [w for w in rows[number - 1].warnings if not w.startswith("refused:")]
         self._history.append(self.rows)
         self.rows = rows
         return f"changed {len(numbers)} line{'s' if len(numbers) > 1 else ''}"

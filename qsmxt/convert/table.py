@@ -54,6 +54,8 @@ class Row:
         Rows of the same acquisition share this number.
     warnings
         In words, for the table and the report.
+    refused_as
+        Type and suffix before the row was refused for lack of a safe label; it gets them back with a label.
     """
 
     volumes: list[Volume] = field(repr=False)
@@ -69,6 +71,7 @@ class Row:
     combined: bool = True
     group: int = 0
     warnings: list[str] = field(default_factory=list)
+    refused_as: tuple[str, str] | None = None
 
     @property
     def source(self) -> Source:
@@ -130,6 +133,11 @@ class Row:
         InputError
             If a cell cannot hold the value.
         """
+        if self.refused_as is not None and changes.get("subject"):
+            kind, suffix = self.refused_as
+            earlier = {} if "type" in changes else {"type": kind, "suffix": suffix}
+            changes = {**earlier, **changes, "refused_as": None}
+            changes["warnings"] = [text for text in self.warnings if not text.startswith("refused:")]
         row = replace(self, **changes)  # type: ignore[arg-type]
         if "type" in changes and "suffix" not in changes and row.suffix not in SUFFIXES.get(row.type, ()):
             several = len(self.echo_times) > 1 or row.type not in PARTS

@@ -162,17 +162,17 @@ def write_siemens(
     return step
 
 
-def write_ge(
-    folder: Path, exam: Exam, signal: np.ndarray, echo_times: Sequence[float], *, series: int = 3
-) -> float:
+def write_ge(folder: Path, exam: Exam, signal: np.ndarray, echo_times: Sequence[float], *, series: int = 3) -> float:
     """Real and imaginary part in one series, as GE stores them; returns the step."""
     step = float(np.abs(signal).max()) / 16000
     instance = 1
     for code, part in ((2, signal.real), (3, signal.imag)):
         stored = np.rint(part / step).astype(np.int16)
         private = {(0x0043, 0x2F): ("GEMS_PARM_01", "SS", code)}
-        write_classic(folder, exam, stored, echo_times, series=series, manufacturer="GE MEDICAL SYSTEMS",
-                      image_type=["ORIGINAL", "PRIMARY", "OTHER"], private=private, first_instance=instance)  # fmt: skip
+        write_classic(
+            folder, exam, stored, echo_times, series=series, manufacturer="GE MEDICAL SYSTEMS",
+            image_type=["ORIGINAL", "PRIMARY", "OTHER"], private=private, first_instance=instance,
+        )  # fmt: skip
         instance += stored.shape[0] * stored.shape[3]
     return step
 
