@@ -110,7 +110,8 @@ class Deformation:
         first = x[:, None] * k[:, 0]
         second = y[None, :, None] * k[:, 1, None, None] + z[None, None, :] * k[:, 2, None, None] + phase[:, None, None]
         left = (self.amplitude * np.concatenate([np.sin(first), np.cos(first)], axis=1)).astype(np.float32)
-        right = np.concatenate([np.cos(second), np.sin(second)]).astype(np.float32).reshape(2 * len(k), -1)
+        right = np.concatenate([np.cos(second), np.sin(second)]).astype(np.float32)
+        right = right.reshape(2 * len(k), len(y) * len(z))
         out = (left @ right).reshape(len(x), len(y), len(z))
         for axis, line in enumerate((x, y, z)):
             part = self.linear[component, axis] * line + (self.shift[component] if axis == 0 else 0.0)

@@ -22,6 +22,10 @@ What is true
 Voxel axes are the axes of the head; ``tilt`` turns the head about its left-right axis in the scanner, so the affine
 becomes oblique and B0 is :math:`(0, -\sin, \cos)` in voxel axes.
 
+In the brain of the default head (1.5 mm) the total field has a standard deviation of 0.207 ppm (-2.7 to +4.5), the
+local field 0.0095 and the susceptibility 0.0313 ppm. A millimetre of bone separates the air of the sinuses from the
+brain; with air right beside the brain the total field would have 0.23 ppm.
+
 References: Marques 2021 (doi:10.1002/mrm.28716), Salomir 2003 (doi:10.1002/cmr.b.10083).
 """
 

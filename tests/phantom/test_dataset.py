@@ -183,8 +183,9 @@ def test_motion_matrix_turns_the_right_way():
     np.testing.assert_allclose(motion((0, 0, 90), (0, 0, 0)) @ [1, 0, 0, 1], [0, 1, 0, 1], atol=1e-12)
 
 
-def test_anatomical_scan_without_motion_has_the_anatomy_of_the_gradient_echo():
-    settings = HeadSettings(**COARSE, deformation=2, seed=4, tilt=0.0)
+@pytest.mark.parametrize("deformation", [None, 2])
+def test_anatomical_scan_without_motion_has_the_anatomy_of_the_gradient_echo(deformation):
+    settings = HeadSettings(**COARSE, deformation=deformation, seed=4, tilt=0.0)
     scan, head = simulate_anatomical(settings, (6.0, 6.0, 6.0)), simulate(settings)
     np.testing.assert_array_equal(scan.labels, head.labels)
     np.testing.assert_array_equal(scan.brain, head.brain)
