@@ -55,6 +55,7 @@ def solve(
     start = float(parallel.total(_dot, length, residual, residual))
     if start == 0:
         return x, 0
+    meter = Meter(progress, tolerance, iterations)
     z = residual if precondition is None else precondition(residual)
     direction = z.copy()
     along = start if precondition is None else float(parallel.total(_dot, length, residual, z))
@@ -65,7 +66,7 @@ def solve(
             return x, count - 1
         step = np.float32(along / curvature)
         square = float(parallel.total(advance, length, x, direction, residual, image, step))
-        report(progress, count / iterations, square / start, tolerance)
+        meter.tell(count, square / start)
         if square <= tolerance * tolerance * start:
             return x, count
         z = residual if precondition is None else precondition(residual)
@@ -75,16 +76,20 @@ def solve(
     return x, iterations
 
 
-def report(progress: Progress | None, part: float, square: float, tolerance: float) -> None:
-    """Tell ``progress`` how far an iteration is: by count, or by the logarithm of the squared relative residual."""
-    if progress:
-        reached = 0.5 * math.log(max(square, 1e-300)) / math.log(tolerance) if 0 < tolerance < 1 else 0.0
-        progress(min(1.0, max(part, reached)))
+class Meter:
+    """Tells ``progress`` how far an iteration is: by count, or by the logarithm of the squared relative residual."""
 
+    def __init__(self, progress: Progress | None, tolerance: float, iterations: int) -> None:
+        self.progress, self.tolerance, self.iterations = progress, tolerance, iterations
+        self.part = 0.0
 
-def norm(volume: np.ndarray) -> float:
-    """Euclidean norm of a float32 volume, summed in double precision."""
-    return math.sqrt(float(parallel.total(_dot, volume.shape[0], volume, volume)))
+    def tell(self, count: int, square: float) -> None:
+        """Report after ``count`` iterations, with ``square`` the squared residual relative to that of the start."""
+        if self.progress is None:
+            return
+        reached = 0.5 * math.log(max(square, 1e-300)) / math.log(self.tolerance)
+        self.part = min(1.0, max(self.part, count / self.iterations, reached))
+        self.progress(self.part)
 
 
 @kernel

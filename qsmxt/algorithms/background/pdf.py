@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.algorithms import kernels, parallel
-from qsmxt.algorithms.background.conjugate_gradients import report, turn
+from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.inversion.domain import Domain, filtered
@@ -127,6 +127,7 @@ def _project(
     if first == 0:
         return local
     direction = gradient
+    meter = Meter(progress, parameters.tolerance, parameters.iterations)
     for count in range(1, parameters.iterations + 1):
         image = filtered(direction, dipole)
         curvature = float(parallel.total(_weighted_square, length, image, square_weights))
@@ -137,7 +138,7 @@ def _project(
         gradient = filtered(image, dipole)
         del image
         new = float(parallel.total(_outside, length, mask, gradient))
-        report(progress, count / parameters.iterations, new / first, parameters.tolerance)
+        meter.tell(count, new / first)
         if new <= parameters.tolerance**2 * first:
             break
         parallel.run(turn, length, direction, gradient, np.float32(new / along))

@@ -1,0 +1,346 @@
+"""What every registered method of every stage must do, from its declaration alone.
+
+A check that does not apply to a method is listed in ``EXEMPT`` with the reason, never skipped silently. New methods are
+tested as soon as they are in a roster; if one consumes an array that the phantom cannot make,
+``test_the_phantom_can_make_every_array`` fails.
+
+The phantom: spheres in an ellipsoid, 2 mm voxels. Its arrays belong together: the field is that of the susceptibility
+plus a background from outside, the phase is that of the field, the magnitude decays with the rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.constants import rad_per_ppm
+from qsmxt.errors import InputError, QSMxTError
+from qsmxt.geometry import Grid
+from qsmxt.registry.artifacts import ARTIFACTS
+from qsmxt.registry.methods import Method, all_methods
+
+METHODS = all_methods()
+
+SHAPE = (20, 22, 18)
+GRID = Grid(SHAPE, (2.0, 2.0, 2.0))
+#: Anisotropic voxels of the same extent about, oblique field.
+OBLIQUE = Grid(SHAPE, (2.0, 1.8, 2.4), (0.2, -0.4, 0.9))
+ECHO_TIMES = np.array([0.004, 0.009, 0.014])
+FIELD_STRENGTH = 3.0
+COILS = 3
+
+
+def _coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y, z = (np.arange(n) - (n - 1) / 2 for n in SHAPE)
+    return x[:, None, None], y[None, :, None], z[None, None, :]
+
+
+def _ball(centre: tuple[float, float, float], radius: float) -> np.ndarray:
+    x, y, z = _coordinates()
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 <= radius**2
+
+
+@cache
+def arrays() -> dict[str, np.ndarray]:
+    """Every artifact by name."""
+    x, y, z = _coordinates()
+    rng = np.random.default_rng(0)
+    mask = (x / 8.5) ** 2 + (y / 9.5) ** 2 + (z / 7.5) ** 2 <= 1
+    chi = np.zeros(SHAPE, dtype=np.float32)
+    for centre, radius, value in (((-3, 2, 0), 2.2, 0.15), ((3, -2, 1), 2.6, -0.1), ((1, 4, -2), 1.8, 0.08)):
+        chi[_ball(centre, radius)] = value
+    chi *= mask
+    wide = GRID.with_shape(tuple(2 * n for n in SHAPE))
+    padded = np.zeros(wide.shape, dtype=np.float32)
+    padded[: SHAPE[0], : SHAPE[1], : SHAPE[2]] = chi
+    field = fourier.filtered(padded, kernels.dipole(wide, "greens"))[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    background = 0.004 * x - 0.003 * z + 0.0004 * (x * x - y * y) + 0.0002 * y * z
+    local = (field * mask).astype(np.float32)
+    total = ((field + background) * mask).astype(np.float32)
+    r2star = np.where(mask, 20 + 100 * np.abs(chi), 40).astype(np.float32)
+    s0 = np.where(mask, 1 + 0.1 * np.sin(0.3 * x + 0.2 * y), 0.05).astype(np.float32)
+    times = ECHO_TIMES[:, None, None, None]
+    magnitude = (s0 * np.exp(-r2star * times)).astype(np.float32)
+    noise = 0.01
+    complete = field + background
+    offset_free = np.stack([rad_per_ppm(FIELD_STRENGTH, t) * complete for t in ECHO_TIMES])
+    offset = (0.4 + 0.02 * x - 0.01 * y + 0 * z).astype(np.float32)
+    signal = magnitude * np.exp(1j * (offset_free + offset))
+    signal += noise * (rng.normal(size=signal.shape) + 1j * rng.normal(size=signal.shape))
+    coils = np.stack([(1 + 0.2 * k + 0.03 * (x + k * y)) * np.exp(1j * (0.5 * k + 0.05 * z * k)) for k in range(COILS)])
+    uncombined = coils[:, None] * signal[None]
+    reliable = mask & ~_ball((3, -2, 1), 1.5)
+    filled_chi = (chi + 0.002 * x * mask).astype(np.float32)
+    labels = np.zeros(SHAPE, dtype=np.int32)
+    labels[_ball((-3, 2, 0), 2.2)] = 1
+    labels[_ball((3, -2, 1), 2.6)] = 2
+    labels *= mask
+    quality = np.where(mask, 0.9, 0.2) + 0.05 * rng.normal(size=SHAPE)
+    out = {
+        "wrapped_phase": np.angle(signal),
+        "magnitude": np.abs(signal),
+        "coil_phase": np.angle(uncombined),
+        "coil_magnitude": np.abs(uncombined),
+        "combined_magnitude": np.sqrt((np.abs(signal) ** 2).sum(0)),
+        "mask_input": np.sqrt((np.abs(signal) ** 2).sum(0)),
+        "homogeneous_magnitude": np.sqrt((np.abs(signal) ** 2).sum(0)),
+        "phase_offset": offset,
+        "offset_free_phase": np.angle(np.exp(1j * offset_free)),
+        "unwrapped_phase": offset_free * mask,
+        "phase_quality": np.clip(quality, 0, 1),
+        "fit_quality": np.clip(quality, 0, 1),
+        "total_field": total,
+        "field_noise": np.where(mask, 0.002 / s0, 0),
+        "local_field": local,
+        "chi": chi,
+        "reliable_chi": chi * reliable,
+        "filled_chi": filled_chi,
+        "echo_chi": np.stack([chi, chi * 1.02, chi * 0.97]),
+        "r2star": r2star * mask,
+        "r2star_noise": 0.5 * mask,
+        "t2star": mask / r2star,
+        "s0": s0,
+        "r2": np.where(mask, 12.0, 0.0),
+        "r2prime": (r2star - 12) * mask,
+        "swi": s0 * mask,
+        "minimum_intensity_projection": s0 * mask,
+        "chi_paramagnetic": np.maximum(chi, 0),
+        "chi_diamagnetic": np.minimum(chi, 0),
+    }
+    result = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
+    result |= {
+        "mask": mask,
+        "reliable_mask": reliable,
+        "eroded_mask": mask & ((x / 7) ** 2 + (y / 8) ** 2 + (z / 6) ** 2 <= 1),
+        "csf_mask": _ball((0, -5, -2), 1.6) & mask,
+        "labels": labels,
+        "echo_times": ECHO_TIMES,
+        "field_strength": np.float64(FIELD_STRENGTH),
+    }
+    return result
+
+
+def inputs(names: tuple[str, ...], change: Callable[[str, np.ndarray], np.ndarray] | None = None) -> dict:
+    """Fresh copies of the arrays ``names``, each passed through ``change``; the field strength is a float."""
+    made = {}
+    for name in names:
+        value = np.array(arrays()[name], copy=True)
+        value = value if change is None else change(name, value)
+        made[name] = float(value) if name == "field_strength" else value
+    return made
+
+
+#: Arrays that vanish when there is no field, and products that must vanish then.
+FIELDS = {
+    "wrapped_phase", "coil_phase", "offset_free_phase", "unwrapped_phase", "phase_offset",
+    "total_field", "local_field", "chi", "reliable_chi", "filled_chi", "echo_chi",
+    "chi_paramagnetic", "chi_diamagnetic", "r2prime",
+}  # fmt: skip
+#: Products that are zero outside the mask if the method is given one.
+MASKED = {
+    "unwrapped_phase", "total_field", "field_noise", "fit_quality", "local_field", "eroded_mask", "chi",
+    "chi_paramagnetic", "chi_diamagnetic", "r2star", "r2star_noise", "t2star", "r2prime",
+}  # fmt: skip
+
+#: (check, method or stage) -> why the check does not apply.
+EXEMPT: dict[tuple[str, str], str] = {
+    ("empty", "masking"): "a step may leave nothing and the next section add to it; the first user of the mask refuses",
+}
+
+#: Parameters of methods that have no default to run with.
+PARAMETERS = {"referencing.region": {"labels": (1,)}}
+
+
+def exempt(check: str, method: Method) -> bool:
+    return (check, method.name) in EXEMPT or (check, method.stage) in EXEMPT
+
+
+def cases(check: str):
+    return [pytest.param(m, id=m.name) for m in METHODS.values() if not exempt(check, m)]
+
+
+def names(method: Method) -> tuple[str, ...]:
+    """What a method is given: all it consumes, and the mask if it takes one."""
+    return method.consumes + tuple(n for n in method.optional if n == "mask")
+
+
+def run(method: Method, given: dict, grid: Grid = GRID, **more) -> dict[str, np.ndarray]:
+    return method.run(given, grid, PARAMETERS.get(method.name), **more)
+
+
+@cache
+def plain(key: str) -> dict[str, np.ndarray]:
+    """Products of a method for the phantom."""
+    method = METHODS[key]
+    return run(method, inputs(names(method)))
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_every_stage_has_its_methods():
+    assert len(METHODS) > 40
+    assert len({m.stage for m in METHODS.values()}) > 5
+
+
+def test_the_phantom_can_make_every_array():
+    wanted = {name for m in METHODS.values() for name in (*m.consumes, *m.optional)}
+    assert wanted <= set(arrays()), f"add to arrays(): {sorted(wanted - set(arrays()))}"
+
+
+def test_exemptions_name_what_exists():
+    for _, owner in EXEMPT:
+        assert owner in METHODS or owner in {m.stage for m in METHODS.values()}, owner
+
+
+@pytest.mark.parametrize("method", cases("shape"))
+def test_shape_and_type(method: Method):
+    products = plain(method.name)
+    assert set(products) == set(method.produces)
+    for name, value in products.items():
+        kind = ARTIFACTS[name].kind
+        assert isinstance(value, np.ndarray), name
+        if kind == "echoes":
+            assert value.shape[1:] == GRID.shape, name
+        elif kind != "acquisition":
+            assert value.shape == GRID.shape, name
+        expected = {"mask": np.bool_, "labels": np.integer}.get(kind, np.float32)
+        assert np.issubdtype(value.dtype, expected), (name, value.dtype)
+        assert value.flags.c_contiguous, name
+
+
+@pytest.mark.parametrize("method", cases("optional"))
+def test_optional_arrays_are_accepted(method: Method):
+    products = run(method, inputs(method.consumes + method.optional))
+    for name, value in products.items():
+        assert value.shape == plain(method.name)[name].shape
+        assert np.isfinite(value).all(), name
+
+
+@pytest.mark.parametrize("method", cases("zero"))
+def test_nothing_comes_from_nothing(method: Method):
+    def zero(name: str, value: np.ndarray) -> np.ndarray:
+        return np.zeros_like(value) if name in FIELDS else value
+
+    products = run(method, inputs(names(method), zero))
+    checked = [name for name in method.produces if name in FIELDS]
+    for name in checked:
+        assert np.abs(products[name]).max() <= 1e-6, name
+
+
+@pytest.mark.parametrize("method", cases("masked"))
+def test_zero_outside_the_mask(method: Method):
+    mask = arrays()["mask"]
+    for name, value in plain(method.name).items():
+        if name in MASKED:
+            assert not value[..., ~mask].any(), name
+            assert value[..., mask].any(), name
+
+
+@pytest.mark.parametrize("method", cases("untouched"))
+def test_inputs_are_left_alone_and_progress_is_told(method: Method):
+    given = inputs(names(method))
+    before = {name: np.asarray(value).tobytes() for name, value in given.items()}
+    told: list[float] = []
+    products = run(method, given, progress=told.append)
+    assert {name: np.asarray(value).tobytes() for name, value in given.items()} == before
+    assert same(products, plain(method.name))
+    assert all(0 <= value <= 1 for value in told)
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("method", cases("threads"))
+def test_same_bytes_for_any_number_of_threads(method: Method):
+    try:
+        for threads in (2, 8):
+            parallel.set_thread_count(threads)
+            assert same(run(method, inputs(names(method))), plain(method.name)), threads
+    finally:
+        parallel.set_thread_count(None)
+
+
+@pytest.mark.parametrize("method", cases("order"))
+def test_memory_order_and_precision_of_the_input_do_not_matter(method: Method):
+    def other(name: str, value: np.ndarray) -> np.ndarray:
+        wide = value.astype(np.float64) if value.dtype == np.float32 else value
+        return np.asfortranarray(wide)
+
+    assert same(run(method, inputs(names(method), other)), plain(method.name))
+
+
+@pytest.mark.parametrize("method", cases("oblique"))
+def test_anisotropic_voxels_and_oblique_field(method: Method):
+    b = OBLIQUE.b0_direction
+    opposite = type(OBLIQUE)(OBLIQUE.shape, OBLIQUE.voxel_size, (-b[0], -b[1], -b[2]))
+    given = inputs(names(method))
+    first, second = run(method, given, OBLIQUE), run(method, given, opposite)
+    for name, value in first.items():
+        assert np.isfinite(value).all(), name
+        assert np.array_equal(value, second[name]), f"{name} depends on the sign of B0"
+
+
+@pytest.mark.parametrize("method", cases("nan"))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_no_numbers(method: Method, bad: float):
+    """In the mask: a clear error, or a finite result. Outside: always a finite result, if the mask is given."""
+    volumes = [n for n in method.consumes if ARTIFACTS[n].kind in ("volume", "echoes")]
+    for victim in volumes:
+        for where in ((10, 11, 9), (0, 0, 0)):
+
+            def spoil(name: str, value: np.ndarray) -> np.ndarray:
+                if name == victim:  # noqa: B023
+                    value[(..., *where)] = bad  # noqa: B023
+                return value
+
+            try:
+                products = run(method, inputs(names(method), spoil))
+            except QSMxTError as error:
+                assert victim in str(error), f"the message does not name {victim}: {error}"
+                assert where != (0, 0, 0) or "mask" not in names(method), f"{victim} outside the mask: {error}"
+                continue
+            for name, value in products.items():
+                assert np.isfinite(value).all(), (victim, name)
+
+
+@pytest.mark.parametrize("method", cases("empty"))
+def test_an_empty_mask_is_refused(method: Method):
+    if "mask" not in names(method):
+        assert "mask" not in method.consumes
+        return
+
+    def empty(name: str, value: np.ndarray) -> np.ndarray:
+        return np.zeros_like(value) if ARTIFACTS[name].kind == "mask" else value
+
+    with pytest.raises(InputError, match="mask"):
+        run(method, inputs(names(method), empty))
+
+
+@pytest.mark.parametrize("method", cases("shape error"))
+def test_a_wrong_shape_is_named(method: Method):
+    for victim in names(method):
+        if ARTIFACTS[victim].kind == "acquisition":
+            continue
+
+        def cut(name: str, value: np.ndarray) -> np.ndarray:
+            return value[..., :-1] if name == victim else value  # noqa: B023
+
+        with pytest.raises(InputError, match=victim):
+            run(method, inputs(names(method), cut))
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, id=m.name) for m in METHODS.values() if m.linear])
+def test_methods_called_linear_scale_with_the_field(method: Method):
+    def double(name: str, value: np.ndarray) -> np.ndarray:
+        return value * np.float32(2.5) if name in FIELDS else value
+
+    scaled = run(method, inputs(names(method), double))
+    for name, value in plain(method.name).items():
+        if name in FIELDS:
+            assert np.abs(scaled[name] - 2.5 * value).max() <= 1e-4 * np.abs(2.5 * value).max(), name
+        else:
+            assert np.array_equal(scaled[name], value), name
