@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing.connection
 import os
 import signal
-import sys
+import threading
 from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 
 from qsmxt.interfaces.state import State
-
-_PR_SET_PDEATHSIG = 1
 
 
 class StepInputSpec(BaseInterfaceInputSpec):
@@ -61,13 +59,19 @@ def use_threads(count: int) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
 
 
-def end_with_parent() -> None:
-    """Have this process killed when its parent ends, so that nothing writes after a killed run (Linux only)."""
-    if sys.platform.startswith("linux"):
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+def end_with_program() -> None:
+    """Have this worker killed when the program that asked for it ends, so that nothing writes after a killed run.
+
+    The parent that counts is the program, not the fork server, which in turn lives as long as any worker does.
+    """
+    program = multiprocessing.parent_process()
+    if program is not None:
+        threading.Thread(target=_wait_and_die, args=(program.sentinel,), daemon=True).start()
+
+
+def _wait_and_die(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def quieten_nipype(level: int) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from qsmxt.interfaces.base import end_with_parent, quieten_nipype
+from qsmxt.interfaces.base import end_with_program, quieten_nipype
 from qsmxt.workflows.startup import start_fork_server
 
 
 def initialize_worker(folder: str, level: int) -> None:
     """First thing a worker does."""
     quieten_nipype(level)
-    end_with_parent()
+    end_with_program()
     os.environ["NIPYPE_NO_ET"] = "1"
     os.chdir(folder)
 

@@ -1,0 +1,271 @@
+"""The whole command on small digital heads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsmxt.cli.run import exit_code, format_table, main
+from qsmxt.workflows.participants import Outcome
+from tests.heads import contents, head, write_description, write_subject
+
+PINNED = Path(__file__).parents[1] / "outputs"
+
+#: A mask that is quick and right for coarse heads.
+MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
+
+#: Files that say when and how a run was started.
+RUN_FILES = ("qsmxt.toml",)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Two subjects that work: several echoes, and one echo in a session."""
+    root = tmp_path_factory.mktemp("data") / "bids"
+    write_description(root)
+    write_subject(root, "1", head())
+    write_subject(root, "2", head(seed=1, echo_times=(0.012,)), session="a")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """Output and work folder of a finished run, made in this process."""
+    folder = tmp_path_factory.mktemp("run")
+    arguments = [str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"), "--nprocs", "1", *MASK]
+    assert main(arguments) == 0
+    return folder
+
+
+def _run(*arguments):
+    command = [sys.executable, "-m", "qsmxt", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_exactly_the_pinned_files_are_made(finished):
+    made = sorted(contents(finished / "out"))
+    assert made == (PINNED / "two_subjects.txt").read_text().split()
+
+
+def test_official_validator_finds_no_error(finished):
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.exists():
+        pytest.skip("bids-validator-deno is not installed")
+    result = subprocess.run(
+        [program, finished / "out", "--ignoreWarnings", "--format", "json"], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(result.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue.get("severity") == "error"] == []
+    assert result.returncode == 0
+
+
+def test_maps_lie_on_the_grid_of_their_source_and_end_at_the_mask(finished, dataset):
+    source = nib.load(dataset / "sub-1/anat/sub-1_echo-1_part-phase_MEGRE.nii.gz")
+    chi = nib.load(finished / "out/sub-1/anat/sub-1_Chimap.nii.gz")
+    mask = nib.load(finished / "out/sub-1/anat/sub-1_desc-brain_mask.nii.gz")
+    assert chi.shape == source.shape and np.allclose(chi.affine, source.affine)
+    assert chi.get_data_dtype() == np.float32 and mask.get_data_dtype() == np.uint8
+    outside = np.asanyarray(mask.dataobj) == 0
+    assert not np.any(np.asanyarray(chi.dataobj)[outside])
+
+
+def test_field_is_the_true_one_up_to_a_constant(finished):
+    truth = head()
+    field = np.asanyarray(nib.load(finished / "out/sub-1/anat/sub-1_desc-totalfield_T2starw.nii.gz").dataobj)
+    inside = truth.brain
+    error = (field - truth.total_field)[inside]
+    error -= np.median(error)
+    print(np.median(np.abs(error)), np.std(truth.total_field[inside]))
+    assert np.median(np.abs(error)) < 0.02 * np.std(truth.total_field[inside]), "but for voxels that dephase"
+
+
+def test_sidecars_tell_the_whole_story(finished):
+    text = (finished / "out/sub-1/anat/sub-1_Chimap.json").read_text()
+    sidecar = json.loads(text)
+    assert sidecar["Units"] == "ppm" and len(sidecar["Sources"]) == 6
+    stages = {name.split(".")[0] for name in sidecar["EstimationParameters"]}
+    assert {"field", "masking", "inversion"} <= stages
+    magnitude = json.loads((finished / "out/sub-1/anat/sub-1_desc-combined_T2starw.json").read_text())
+    assert "EstimationParameters" not in magnitude, "nothing but the scanner and a sum made it"
+
+
+def test_citations_are_those_of_what_ran(finished):
+    from qsmxt.registry.catalogue import find
+    from qsmxt.reports.bibliography import bibliography
+
+    record = json.loads((finished / "out/logs/sub-1/sub-1_MEGRE_qsm.json").read_text())
+    text = (finished / "out/references.txt").read_text()
+    keys = {key for step in record["steps"] for key in find(*step["method"].split(".")).references}
+    assert keys and all(bibliography()[key].fields["doi"] in text for key in keys)
+    others = set(bibliography()) - keys
+    assert not any(
+        bibliography()[key].text() in text.splitlines() for key in others if "doi" in bibliography()[key].fields
+    )
+
+
+def test_page_holds_all_it_shows(finished):
+    page = (finished / "out/sub-1.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3
+    assert 'src="http' not in page and "<script" not in page and "<link" not in page
+
+
+def test_two_processes_and_two_threads_give_the_same_bytes(finished, dataset, tmp_path):
+    result = _run(
+        dataset, tmp_path / "out", "participant", "-w", tmp_path / "work", "--nprocs", 2, "--omp-nthreads", 2,
+        "--skip-bids-validation", *MASK,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "2 done, 0 skipped, 0 failed" in result.stdout
+    expected = contents(finished / "out", ignore=(*RUN_FILES, "dataset_description"))
+    assert contents(tmp_path / "out", ignore=(*RUN_FILES, "dataset_description")) == expected
+
+
+def test_saved_settings_repeat_the_run(finished, dataset, tmp_path):
+    arguments = [str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")]
+    saved = str(finished / "out" / "logs" / "qsmxt.toml")
+    assert main([*arguments, "--config-file", saved, "--participant-label", "1", "--skip-bids-validation"]) == 0
+    assert contents(tmp_path / "out" / "sub-1") == contents(finished / "out" / "sub-1")
+
+
+def _times(work: Path, node: str) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in work.glob(f"qsmxt/*/{node}/result_*.pklz")}
+
+
+@pytest.fixture
+def copied(finished, dataset, tmp_path):
+    """A finished run that a test may disturb, at the paths where it was made."""
+    shutil.copytree(finished / "out", tmp_path / "out")
+    shutil.copytree(finished / "work", tmp_path / "work")
+    yield finished
+    for name in ("out", "work"):
+        shutil.rmtree(finished / name)
+        shutil.copytree(tmp_path / name, finished / name)
+
+
+def _again(folder, dataset, *more):
+    arguments = [str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"), "--nprocs", "1"]
+    return main([*arguments, "--skip-bids-validation", *MASK, *more])
+
+
+def test_second_run_computes_nothing_and_brings_lost_files_back(copied, dataset):
+    before = {node: _times(copied / "work", node) for node in ("load", "field", "mask", "chi", "write_qsm", "figures")}
+    expected = contents(copied / "out", ignore=RUN_FILES)
+    lost = copied / "out/sub-1/anat/sub-1_Chimap.nii.gz"
+    lost.unlink()
+    (copied / "out/sub-2/ses-a/anat/sub-2_ses-a_Chimap.nii.gz").write_bytes(b"half")
+    assert _again(copied, dataset) == 0
+    assert contents(copied / "out", ignore=RUN_FILES) == expected
+    assert {node: _times(copied / "work", node) for node in before} == before
+
+
+def test_changed_parameter_recomputes_what_depends_on_it_and_nothing_else(copied, dataset):
+    before = {node: _times(copied / "work", node) for node in ("load", "field", "mask", "chi")}
+    assert _again(copied, dataset, "--inversion", "tkd", "--inversion-tkd-threshold", "0.2") == 0
+    after = {node: _times(copied / "work", node) for node in before}
+    assert {node for node in before if after[node] != before[node]} == {"chi"}
+    sidecar = json.loads((copied / "out/sub-1/anat/sub-1_Chimap.json").read_text())
+    assert sidecar["EstimationParameters"]["inversion.tkd"]["threshold"] == 0.2
+
+
+def test_changed_input_recomputes_its_unit_only(copied, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "saved")
+    before = _times(copied / "work", "chi")
+    image = dataset / "sub-1/anat/sub-1_echo-1_part-mag_MEGRE.nii.gz"
+    stat = image.stat()
+    try:
+        loaded = nib.load(image)
+        values = np.asanyarray(loaded.dataobj).copy()
+        values[values > 0] *= 1.1
+        nib.save(nib.Nifti1Image(values, loaded.affine), image)
+        import os
+
+        os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert _again(copied, dataset) == 0
+        after = _times(copied / "work", "chi")
+        assert {Path(path).parts[-3] for path in after if after[path] != before[path]} == {"sub-1_MEGRE"}
+    finally:
+        shutil.copy2(tmp_path / "saved/sub-1/anat" / image.name, image)
+
+
+def test_one_bad_unit_stops_no_other(tmp_path, capsys):
+    root = tmp_path / "bids"
+    write_description(root)
+    write_subject(root, "1", head())
+    write_subject(root, "2", head(), without=("MagneticFieldStrength",))
+    images = write_subject(root, "3", head())
+    images[0].write_bytes(images[0].read_bytes()[:500])
+    write_subject(root, "4", head(), magnitude_factor=0.0)
+    arguments = [str(root), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--nprocs", "1"]
+    code = main([*arguments, "--skip-bids-validation", *MASK])
+    table = capsys.readouterr().out
+    assert code == 1
+    assert "1 done, 2 skipped, 1 failed" in table
+    rows = {line.split()[0]: line for line in table.splitlines() if line.startswith("sub-")}
+    assert "MagneticFieldStrength" in rows["sub-2_MEGRE"] and "skipped" in rows["sub-2_MEGRE"]
+    assert images[0].name in rows["sub-3_MEGRE"]
+    crashes = list((tmp_path / "out/logs/sub-4").glob("crash-*.txt"))
+    assert len(crashes) == 1 and str(crashes[0]) in table
+    assert (tmp_path / "out/sub-1/anat/sub-1_Chimap.nii.gz").exists()
+    assert not (tmp_path / "out/sub-4/anat").exists()
+    assert "failed" not in (tmp_path / "out/sub-1.html").read_text()
+    assert rows["sub-3_MEGRE"].split("skipped")[1].strip()[:40] in (tmp_path / "out/sub-3.html").read_text()
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(dataset, tmp_path, capsys):
+    code = main([str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--dry-run",
+                 "--skip-bids-validation", *MASK])  # fmt: skip
+    text = capsys.readouterr().out
+    assert code == 0 and "sub-1_MEGRE: 3 echoes of 0.07 million voxels" in text
+    assert "masking.sections" in text and "GB" in text and "2 to do, 0 skipped" in text
+    assert not (tmp_path / "out").exists() and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--participant-label", "nobody"], 18),
+        (["--config-file", "absent.toml"], 66),
+        (["--use-plugin", "absent.yml"], 66),
+        (["--bids-filter-file", "absent.json"], 66),
+    ],
+)
+def test_exit_codes(dataset, tmp_path, arguments, code):
+    assert main([str(dataset), str(tmp_path / "out"), "participant", "--skip-bids-validation", *arguments]) == code
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_dataset_and_unwritable_output(dataset, tmp_path):
+    assert main([str(tmp_path / "absent"), str(tmp_path / "out"), "participant"]) == 66
+    (tmp_path / "file").write_text("in the way")
+    arguments = [str(dataset), str(tmp_path / "file" / "out"), "participant", "--skip-bids-validation"]
+    assert main([*arguments, "-w", str(tmp_path / "work")]) == 73
+
+
+def test_invalid_dataset_is_refused_unless_told_not_to_look(tmp_path):
+    root = tmp_path / "bids"
+    write_description(root)
+    write_subject(root, "1", head(), without=("Units",))
+    assert main([str(root), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")]) == 16
+
+
+def test_group_needs_participants_and_names_the_missing(finished, dataset, tmp_path, caplog):
+    assert main([str(dataset), str(tmp_path / "out"), "group"]) == 66
+    assert main([str(dataset), str(finished / "out"), "group"]) == 0
+
+
+def test_code_of_the_run_from_its_outcomes():
+    done = Outcome("a", "1", "done")
+    skipped = Outcome("b", "1", "skipped", "why", exit_code=65)
+    missing = Outcome("c", "1", "skipped", "why", exit_code=66)
+    failed = Outcome("d", "1", "failed", "why", exit_code=1)
+    assert exit_code([done]) == 0
+    assert exit_code([done, skipped]) == 65 and exit_code([done, missing]) == 66
+    assert exit_code([skipped, missing]) == 65 and exit_code([skipped, failed]) == 1
+    assert format_table([failed, done, skipped]).splitlines()[-1] == "1 done, 1 skipped, 1 failed"

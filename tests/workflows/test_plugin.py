@@ -1,0 +1,81 @@
+"""A worker that is killed is an error of its node, not the end of everything."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from nipype.interfaces.utility import Function
+from nipype.pipeline import engine as pe
+
+from qsmxt.workflows.plugin import LocalPlugin
+
+
+def _killed(marker: str, times: int) -> str:
+    """Be killed like a process without memory, the first ``times`` times."""
+    import os
+    import signal
+    from pathlib import Path
+
+    with Path(marker).open("a") as stream:
+        stream.write("x")
+    if Path(marker).stat().st_size <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def _harmless(folder: str, number: int) -> str:
+    import time
+    from pathlib import Path
+
+    time.sleep(0.2)
+    (Path(folder) / f"done{number}").write_text("x")
+    return "done"
+
+
+def _workflow(folder, times):
+    workflow = pe.Workflow(name="w", base_dir=str(folder))
+    workflow.config["execution"] = {
+        "poll_sleep_duration": 0.05, "crashdump_dir": str(folder / "crash"), "crashfile_format": "txt",
+        "stop_on_first_crash": False,
+    }  # fmt: skip
+    victim = pe.Node(Function(function=_killed, output_names=["out"]), name="victim")
+    victim.inputs.marker, victim.inputs.times = str(folder / "marker"), times
+    nodes = [victim]
+    for number in range(4):
+        node = pe.Node(Function(function=_harmless, output_names=["out"]), name=f"harmless{number}")
+        node.inputs.folder, node.inputs.number = str(folder), number
+        nodes.append(node)
+    workflow.add_nodes(nodes)
+    return workflow
+
+
+def _run(workflow, statuses):
+    plugin = LocalPlugin(
+        plugin_args={"n_procs": 2, "memory_gb": 8, "status_callback": lambda node, s: statuses.append((node.name, s))}
+    )
+    return workflow.run(plugin=plugin)
+
+
+def test_a_task_killed_once_is_repeated(tmp_path):
+    statuses: list = []
+    _run(_workflow(tmp_path, times=1), statuses)
+    assert ("victim", "end") in statuses
+    assert (tmp_path / "marker").read_text() == "xx"
+    assert all((tmp_path / f"done{n}").exists() for n in range(4))
+
+
+def test_a_task_killed_for_ever_fails_and_the_others_finish(tmp_path):
+    statuses: list = []
+    with pytest.raises(RuntimeError):
+        _run(_workflow(tmp_path, times=99), statuses)
+    assert ("victim", "exception") in statuses
+    assert {name for name, status in statuses if status == "end"} == {f"harmless{n}" for n in range(4)}
+    (crash,) = (tmp_path / "crash").glob("crash-*-victim-*.txt")
+    assert "killed twice, most likely for want of memory" in crash.read_text()
+
+
+def test_the_working_folder_stays(tmp_path):
+    before = os.getcwd()  # noqa: PTH109
+    _run(_workflow(tmp_path, times=0), [])
+    assert os.getcwd() == before  # noqa: PTH109
