@@ -169,7 +169,7 @@ def _add_methods(parser: Parser) -> None:
         methods = catalogue()[stage.key]
         if not methods or stage.key in config._SECTIONS:
             continue
-        choices = (*methods, config.NO_METHOD)
+        choices = tuple(dict.fromkeys((*methods, config.NO_METHOD)))
         default = defaults.get(stage.key, {}).get("method", config.NO_METHOD)
         declared = _choice(choices)
         parser.add(
