@@ -2,6 +2,8 @@
 
 from qsmxt.algorithms.inversion.hdqsm import hdqsm as hdqsm
 from qsmxt.algorithms.inversion.l1qsm import l1qsm as l1qsm
+from qsmxt.algorithms.inversion.medi import medi as medi
+from qsmxt.algorithms.inversion.ndi import ndi as ndi
 from qsmxt.algorithms.inversion.nltgv import nltgv as nltgv
 from qsmxt.algorithms.inversion.nltv import nltv as nltv
 from qsmxt.algorithms.inversion.rts import rts as rts

@@ -73,7 +73,7 @@ class Domain:
     def weights(self, field_noise: np.ndarray | None, magnitude: np.ndarray | None = None) -> np.ndarray | None:
         r"""Data weights on the box, median 1 in the mask and at most 3, zero outside; ``None`` without any source.
 
-        The inverse of ``field_noise`` (ppm) if it is given, else the root mean square of ``magnitude`` over the echoes.
+        The inverse of ``field_noise`` (ppm) if it is given, else the root sum of squares of ``magnitude``.
         """
         if field_noise is None and magnitude is None:
             return None
@@ -83,9 +83,8 @@ class Domain:
             weights = np.divide(1, noise, out=np.zeros_like(noise), where=good)
         else:
             assert magnitude is not None
-            echoes = magnitude[None] if magnitude.ndim == 3 else magnitude
-            square = sum(masked("magnitude", echo, self._full_mask(), self.crop) ** 2 for echo in echoes)
-            weights = np.sqrt(np.asarray(square, dtype=np.float32))
+            weights = combined(magnitude, self)
+            assert weights is not None
             good = self.mask & (weights > 0)
         if not good.any():
             source = "magnitude" if field_noise is None else "field_noise"
@@ -130,6 +129,18 @@ def masked(name: str, volume: np.ndarray, mask: np.ndarray, crop: Crop) -> np.nd
             "take them out of the mask"
         )
     return out
+
+
+def combined(magnitude: np.ndarray | None, domain: Domain) -> np.ndarray | None:
+    """Root sum of squares of the echoes of ``magnitude`` (or the volume itself) on the box, zero outside the mask."""
+    if magnitude is None:
+        return None
+    echoes = magnitude[None] if magnitude.ndim == 3 else magnitude
+    whole = domain.crop.restore(domain.mask)
+    square = np.zeros(domain.grid.shape, dtype=np.float32)
+    for echo in echoes:
+        square += masked("magnitude", echo, whole, domain.crop) ** 2
+    return np.sqrt(square, out=square)
 
 
 def filtered(volume: np.ndarray, transfer: np.ndarray) -> np.ndarray:

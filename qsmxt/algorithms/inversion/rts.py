@@ -52,7 +52,7 @@ class RTSParameters:
     )
     fidelity: float = parameter(1e5, unit="1/(ppm mm)", above=0, help="trust in the first step")
     penalty: float = parameter(
-        100.0, unit="mm/ppm", above=0, help="ADMM penalty; one over it is the flattened gradient"
+        100.0, unit="mm/ppm", above=0, help="ADMM penalty; its inverse is the gradient flattened"
     )
     tolerance: float = parameter(1e-2, at_least=0, help="relative change of the map at which iteration stops")
     iterations: int = parameter(20, at_least=FEWEST, help="most iterations of the second step")

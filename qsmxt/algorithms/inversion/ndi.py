@@ -1,0 +1,115 @@
+r"""Nonlinear dipole inversion (NDI): descent without a prior, stopped early.
+
+.. math:: \min_\chi \|W(e^{isD\chi} - e^{isf})\|_2^2 + \alpha\|s\chi\|_2^2
+
+by Nesterov's accelerated gradient descent on :math:`x = s\chi` (step :math:`\tau`):
+
+.. math:: x_{n+1} = y_n - \tau\left(D W^2 \sin(Dy_n - sf) + \alpha y_n\right), \qquad
+          y_{n+1} = x_{n+1} + \beta_n (x_{n+1} - x_n)
+
+:math:`f` is the local field (ppm, ``(x, y, z)``), :math:`D` the unit dipole, :math:`s` the phase per field (rad/ppm,
+:mod:`~qsmxt.algorithms.inversion.phase`), :math:`W` the inverse field noise, or the magnitude, or 1, at most 1 and
+zero outside the mask. The number of ``iterations`` is the regularisation: more restore contrast, then noise and
+streaks.
+
+Departure from the paper: the acceleration. On a digital head (1.5 mm) 25 iterations reach what 75 plain steps of
+:math:`\tau = 4` do (NRMSE 42.9 and 42.7 %); the optimum is as flat.
+
+References
+----------
+Polak et al. 2020 (doi:10.1002/nbm.4271).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+
+@dataclass(frozen=True)
+class NDIParameters:
+    """Parameters of :func:`ndi`."""
+
+    iterations: int = parameter(25, at_least=1, help="number of steps; more sharpen, then add noise and streaks")
+    step: float = parameter(2.0, above=0, at_most=2.25, help="length of a step; above 2.25 the descent is unstable")
+    damping: float = parameter(1e-5, at_least=0, help="weight of the squared map")
+    reference_echo_time: float = parameter(
+        "auto", unit="s", above=0, auto=True, help="echo time at which phases are compared"
+    )
+
+
+@method(
+    stage="inversion",
+    key="ndi",
+    title="Nonlinear dipole inversion",
+    consumes=("local_field", "mask"),
+    optional=("field_noise", "magnitude", "field_strength"),
+    produces=("chi",),
+    parameters=NDIParameters,
+    references=("polak2020",),
+    sentence="Susceptibility was computed by nonlinear dipole inversion ({iterations} accelerated steps).",
+    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=1.5),
+)
+def ndi(
+    local_field: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    parameters: NDIParameters = NDIParameters(),
+    *,
+    progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
+    magnitude: np.ndarray | None = None,
+    field_strength: float | None = None,
+) -> np.ndarray:
+    """Susceptibility (ppm) from the local field (ppm) by early-stopped descent; see the module."""
+    domain = Domain.around("local_field", local_field, mask, grid)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
+    weights = np.minimum(domain.weights_or_mask(field_noise, magnitude), np.float32(1))
+    weights *= weights
+    field = domain.field * scale
+    dipole = domain.dipole()
+    shape = domain.grid.shape
+    x = np.zeros(shape, dtype=np.float32)
+    ahead = np.zeros(shape, dtype=np.float32)
+    momentum = 1.0
+    step, shrink = np.float32(parameters.step), np.float32(1 - parameters.step * parameters.damping)
+    for iteration in range(parameters.iterations):
+        residual = filtered(ahead, dipole)
+        parallel.run(_residual, shape[0], residual, field, weights)
+        gradient = filtered(residual, dipole)
+        following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
+        parallel.run(_advance, shape[0], gradient, step, shrink, np.float32((momentum - 1) / following), x, ahead)
+        momentum = following
+        if progress:
+            progress((iteration + 1) / parameters.iterations)
+    return domain.finish(x / scale)
+
+
+@kernel
+def _residual(start, stop, predicted, field, weights):
+    for i in range(start, stop):
+        for j in range(field.shape[1]):
+            for k in range(field.shape[2]):
+                w = weights[i, j, k]
+                value = np.float32(0)
+                if w > 0:
+                    value = w * np.sin(predicted[i, j, k] - field[i, j, k])
+                predicted[i, j, k] = value
+
+
+@kernel
+def _advance(start, stop, gradient, step, shrink, momentum, x, ahead):
+    for i in range(start, stop):
+        for j in range(x.shape[1]):
+            for k in range(x.shape[2]):
+                new = shrink * ahead[i, j, k] - step * gradient[i, j, k]
+                ahead[i, j, k] = new + momentum * (new - x[i, j, k])
+                x[i, j, k] = new
