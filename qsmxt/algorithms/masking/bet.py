@@ -39,6 +39,7 @@ from scipy import ndimage
 
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.masking import mesh
+from qsmxt.algorithms.masking.otsu import otsu_threshold
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -50,6 +51,12 @@ BLOCK = 2.0
 START_BLOCK = 4.0
 #: How far the surface may be driven beyond the field of view, mm.
 OVERHANG = 10.0
+#: Noise above which the image is smoothed, as a fraction of the median of its bright part.
+CALM = 0.08
+#: An image whose dark part is at least this bright, relative to its bright part, shows no background.
+NO_BACKGROUND = 0.65
+#: Fraction of the brightness inside below which the outside is dark.
+DARK = 0.4
 #: Subdivisions of the meshes that grow one after the other, and the share of the iterations each gets.
 LEVELS = (2, 3, 4)
 SHARES = (0.4, 0.4, 0.2)
@@ -65,6 +72,9 @@ class BETParameters:
 
     fraction: float = parameter(
         0.65, above=0, below=1, help="fractional intensity b: the smaller, the larger the brain that is found"
+    )
+    clearance: float = parameter(
+        0.0, unit="mm", at_least=0, at_most=10, help="least distance that the mask keeps from the dark outside"
     )
     smoothness: float = parameter(1.0, above=0, at_most=10, help="factor on the smoothing of the surface")
     iterations: int = parameter(600, at_least=10, at_most=10000, help="iterations over all three meshes")
@@ -118,15 +128,40 @@ def bet(
     """
     grid.check("mask_input", image)
     factors = blocks(grid, BLOCK)
-    small = block_means(np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0), factors)
     coarse = coarse_grid(grid, factors)
+    small = block_means(np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0), factors)
+    small = _calmed(small, coarse)
     start = _start(small, coarse)
     if start is None:
         return np.ones(grid.shape, dtype=bool)
     vertices, faces = _grow(small, coarse, start, parameters, progress)
+    if parameters.clearance > 0:
+        vertices = _keep_clear(small, coarse, vertices, parameters.clearance)
     # The centre of the first voxel lies half a block before that of the first block.
     vertices += [0.5 * (f - 1) * v for f, v in zip(factors, grid.voxel_size, strict=True)]
     return mesh.enclosed(vertices, faces, grid)
+
+
+def _calmed(image: np.ndarray, grid: Grid) -> np.ndarray:
+    """The image, smoothed by 1-2-1 along every axis as often as its noise asks for (at most three times).
+
+    The noise is the median absolute second difference in the bright part, whose weights 1, -2, 1 have the norm sqrt(6).
+    """
+    if image.min() == image.max():
+        return image
+    bright = image > otsu_threshold(image, zeros=True)
+    for _ in range(3):
+        noise = []
+        for axis in (a for a in range(3) if image.shape[a] > 3):
+            inner = [slice(None)] * 3
+            inner[axis] = slice(1, -1)
+            curved = np.abs(np.diff(image, 2, axis)[bright[tuple(inner)]])
+            noise.append(np.median(curved) / (0.6745 * 6**0.5) if curved.size else 0.0)
+        if not noise or min(noise) < CALM * np.median(image[bright]):
+            break
+        for axis in (a for a in range(3) if image.shape[a] > 3):
+            image = ndimage.convolve1d(image, [0.25, 0.5, 0.25], axis, mode="nearest")
+    return image
 
 
 def _start(image: np.ndarray, grid: Grid) -> _Range | None:
@@ -139,9 +174,12 @@ def _start(image: np.ndarray, grid: Grid) -> _Range | None:
         raise InputError(
             f"mask_input: expected an image with contrast, found values from {low:g} to {high:g}; choose another input"
         )
-    signal = image > low + 0.1 * (high - low)
-    if signal.mean() > 0.98 or low > 0.2 * high:
+    threshold = otsu_threshold(image, zeros=True)
+    dark = image[image < threshold]
+    if dark.mean() > NO_BACKGROUND * image[image >= threshold].mean():
         return None
+    # In noisy images the floor of the noise lies above a tenth of the range.
+    signal = image > max(low + 0.1 * (high - low), 1.5 * float(np.percentile(dark, 25)))
     core = _thickest(signal, grid)
     index = np.argwhere(core)
     radius = (len(index) * grid.voxel_volume / (4 / 3 * np.pi)) ** (1 / 3)
@@ -179,6 +217,37 @@ def _grow(
         if progress:
             progress(sum(shares[: stage + 1]))
     return vertices, mesh.icosphere(levels[-1])[1]
+
+
+def _keep_clear(image: np.ndarray, grid: Grid, vertices: np.ndarray, clearance: float) -> np.ndarray:
+    """The surface moved inwards where the dark outside is closer than ``clearance``."""
+    rings = mesh.icosphere(LEVELS[-1])[2]
+    normals = mesh.outward_normals(vertices, rings)
+    gap = _gap_to_dark(image, np.array(grid.voxel_size), vertices, normals, clearance)
+    inset = mesh.ring_means(clearance - gap, rings)
+    return vertices - inset[:, None] * normals
+
+
+@kernel
+def _gap_to_dark(image, size, vertices, normals, longest):
+    """Distance from every vertex outwards to where the image falls below ``DARK`` of its maximum inside, mm."""
+    gap = np.full(vertices.shape[0], longest)
+    for vertex in range(vertices.shape[0]):
+        px, py, pz = vertices[vertex]
+        nx, ny, nz = normals[vertex]
+        brightest = 0.0
+        for step in range(REACH // 2):
+            d = -2.0 * step
+            value = mesh.interpolated(image, (px + d * nx) / size[0], (py + d * ny) / size[1], (pz + d * nz) / size[2])
+            brightest = max(brightest, value)
+        d = 0.0
+        while d < longest:
+            value = mesh.interpolated(image, (px + d * nx) / size[0], (py + d * ny) / size[1], (pz + d * nz) / size[2])
+            if value < DARK * brightest:
+                gap[vertex] = d
+                break
+            d += 0.1
+    return gap
 
 
 @kernel

@@ -172,6 +172,29 @@ def outward_normal(vertices, rings, vertex):
 
 
 @kernel
+def outward_normals(vertices, rings):
+    """Unit normals of all rings, ``(n, 3)``."""
+    normals = np.empty_like(vertices)
+    for vertex in range(vertices.shape[0]):
+        normals[vertex, 0], normals[vertex, 1], normals[vertex, 2] = outward_normal(vertices, rings, vertex)
+    return normals
+
+
+@kernel
+def ring_means(values, rings):
+    """Mean of every vertex and its neighbours."""
+    out = values.copy()
+    for vertex in range(values.size):
+        count = 1
+        for place in range(rings.shape[1]):
+            if rings[vertex, place] >= 0:
+                out[vertex] += values[rings[vertex, place]]
+                count += 1
+        out[vertex] /= count
+    return out
+
+
+@kernel
 def interpolated(volume, x, y, z):
     """Trilinear value at a position in voxels; positions outside take the value at the border."""
     nx, ny, nz = volume.shape

@@ -17,12 +17,12 @@ class MaskPreset:
     human_brain: bool = True
 
 
-_BRAIN = "magnitude:first,bet,trim,close:3,erode:1.5,largest,fill"
+_BRAIN = "magnitude:first,bet:clearance=2.8,trim,close:3,largest,fill"
 
 PRESETS: dict[str, MaskPreset] = {
     "gre": MaskPreset((_BRAIN,), "human brain, 3D gradient echo (default)"),
     "epi": MaskPreset(
-        ("magnitude:first,bet,trim,close:3,erode:1.5,largest,fill",), "human brain, echo-planar imaging"
+        ("magnitude:first,bet:clearance=2.8,trim,close:3,largest,fill",), "human brain, echo-planar imaging"
     ),
     "bet": MaskPreset(("magnitude:rss,bet,erode:3",), "human brain, brain extraction and erosion only"),
     "fast": MaskPreset(("magnitude:first,bet,erode:3",), "human brain, least computing"),

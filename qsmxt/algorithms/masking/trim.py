@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import bounding_box
 from qsmxt.algorithms.masking.flood import reached
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
@@ -32,7 +33,10 @@ class TrimParameters:
     """Parameters of :func:`trim`."""
 
     level: float = parameter(
-        0.35, above=0, below=1, help="voxels darker than this fraction of the tissue around them are dark"
+        0.25, above=0, below=1, help="voxels darker than this fraction of the tissue around them are dark"
+    )
+    margin: float = parameter(
+        1.0, unit="mm", at_least=0, at_most=20, help="voxels this close to the dark outside are removed as well"
     )
 
 
@@ -73,11 +77,15 @@ def trim(
     if not mask.any():
         return out
     start, stop = bounding_box(mask)
-    box = tuple(slice(max(0, a - 1), b + 1) for a, b in zip(start, stop, strict=True))
+    reach = [int(np.ceil(parameters.margin / v)) + 1 for v in grid.voxel_size]
+    box = tuple(slice(max(0, a - r), b + r) for a, b, r in zip(start, stop, reach, strict=True))
     part, values = mask[box], np.nan_to_num(image[box].astype(np.float32, copy=False))
     reference = local_intensity(part, values, grid.with_shape(part.shape), parameters.level)
     reference *= np.float32(parameters.level)
-    out[box] &= ~reached(part, values < reference)
+    dark = values < reference
+    dark &= ~part | reached(part, dark)
+    dark = within_margin(dark, grid, parameters.margin)
+    out[box] &= ~dark
     return out
 
 
@@ -92,3 +100,11 @@ def local_intensity(mask: np.ndarray, image: np.ndarray, grid: Grid, level: floa
         for v in (tissue, tissue * image)
     )
     return interpolate(total / np.maximum(share, np.float32(1e-8)), factors, grid.shape)
+
+
+def within_margin(dark: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
+    """``dark`` and all voxels whose centre is within ``margin`` (mm) of its surface, half a voxel beyond its centres."""
+    if margin <= 0:
+        return dark
+    scaled = [v * margin / (margin + 0.5 * v) for v in grid.voxel_size]
+    return morphology.dilate(dark, Grid(dark.shape, (scaled[0], scaled[1], scaled[2])), margin)  # type: ignore[arg-type]
