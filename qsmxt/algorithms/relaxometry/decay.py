@@ -1,0 +1,291 @@
+r"""What all fits of the transverse decay share: checks, dephasing by field gradients, S0, noise and limits.
+
+Model of the magnitude of echo e at time :math:`T_e`:
+
+.. math:: m_e = S_0\, F_e\, e^{-R_2^* T_e} ,
+
+with :math:`F_e = 1` or, if the field gradient is corrected, the dephasing across a voxel whose sides are :math:`v_i`,
+
+.. math:: F_e = \prod_i \left|\mathrm{sinc}(\nu_i T_e)\right|, \qquad
+    \nu_i = \bar\gamma B_0\, v_i\, \frac{\partial f}{\partial r_i}, \qquad
+    \mathrm{sinc}(x) = \frac{\sin \pi x}{\pi x},
+
+f being the total field (ppm). The gradient is the mean of the differences to the two neighbours, or the one difference
+there is at the edge of the mask. Given R2*, :math:`S_0` follows by least squares. The noise of R2* is that of the
+weighted fit,
+
+.. math:: \sigma_{R_2^*} = \sigma \Big/ \sqrt{\textstyle\sum_e A_e^2 (T_e - \bar T)^2}, \qquad
+    A_e = S_0 F_e e^{-R_2^* T_e}, \quad \bar T = \frac{\sum_e A_e^2 T_e}{\sum_e A_e^2},
+
+with the noise :math:`\sigma` of the magnitude from the misfit (its median over the volume), or from the magnitude
+itself if there are two echoes. It bounds the noise of unweighted methods from below.
+
+Units: times s, rates 1/s, field ppm, magnitude and S0 arbitrary. Voxels whose first echo is below three times the noise
+are 0 in all maps. R2* is cut to [0, ``max_rate``], T2* to at most 2 s.
+
+References
+----------
+Yablonskiy and Haacke 1994 (doi:10.1002/mrm.1910320610) on field gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.signal import SAMPLE, noise_level
+from qsmxt.constants import hz_per_ppm
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import parameter
+
+#: Longest T2* that is reported, s.
+LONGEST_T2STAR = 2.0
+
+#: Least dephasing factor; an echo that has lost more is corrected by no more than this.
+LEAST_ATTENUATION = 0.1
+
+#: A first echo below this multiple of the noise is no signal.
+LEAST_SNR = 3.0
+
+#: What every method of the stage makes, in order.
+PRODUCES = ("r2star", "t2star", "s0", "r2star_noise")
+
+Maps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class DecayParameters:
+    """Parameters that all fits of the decay share."""
+
+    field_gradient: str = parameter(
+        "none",
+        choices=("none", "slice", "all"),
+        help="correct the dephasing by the gradient of the total field along the thickest side of the voxel or all",
+    )
+    max_rate: float = parameter(500.0, unit="1/s", above=0, help="highest R2* that is reported")
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Checked input of a fit, cropped to the usable voxels.
+
+    Attributes
+    ----------
+    magnitude
+        Float32 ``(echo, x, y, z)``, the box around the usable voxels.
+    attenuation
+        Dephasing factors F of the same shape, or an array of size 0 for 1 everywhere.
+    times
+        Echo times, s, float64.
+    usable
+        Uint8 ``(x, y, z)`` of the box.
+    box
+        Where the box lies in the volume.
+    grid
+        Geometry of the whole volume.
+    measured_noise
+        Noise of the magnitude as its background tells it; ``None`` if there are more than two echoes.
+    """
+
+    magnitude: np.ndarray
+    attenuation: np.ndarray
+    times: np.ndarray
+    usable: np.ndarray
+    box: tuple[slice, ...]
+    grid: Grid
+    measured_noise: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        magnitude: np.ndarray,
+        echo_times: np.ndarray,
+        grid: Grid,
+        parameters: DecayParameters,
+        optional: tuple[np.ndarray | None, np.ndarray | None, float | None] = (None, None, None),
+        *,
+        at_least: int = 2,
+    ) -> Decay:
+        """Check and crop; ``optional`` is mask, total field (ppm) and field strength (T), ``at_least`` echoes."""
+        mask, total_field, field_strength = optional
+        remedy = "R2* needs several echoes" if at_least == 2 else "use loglinear for two echoes"
+        times = check_times(echo_times, at_least=at_least, remedy=remedy)
+        strength = check_echoes("magnitude", magnitude, grid, times)
+        usable = usable_voxels([strength], grid, mask)
+        box = tuple(slice(a, b) for a, b in zip(*bounding_box(usable), strict=True))
+        inside = np.ascontiguousarray(usable[box])
+        cropped = np.ascontiguousarray(strength[(slice(None), *box)])
+        factors = np.empty((len(times), 0, 0, 0), dtype=np.float32)
+        if parameters.field_gradient != "none":
+            if total_field is None or field_strength is None:
+                raise InputError(
+                    "total_field: expected the total field (ppm) and the field strength (T) to correct the field "
+                    'gradient, found none; give them or set field_gradient to "none"'
+                )
+            grid.check("total_field", total_field)
+            field = np.asarray(total_field, dtype=np.float32)[box]
+            factors = attenuation(field, inside, grid, (times, field_strength, parameters.field_gradient))
+        noise = noise_level(strength) if len(times) == 2 else None
+        return cls(cropped, factors, times, inside.view(np.uint8), box, grid, noise)
+
+    def corrected(self) -> np.ndarray:
+        """The magnitude without dephasing."""
+        return self.magnitude / self.attenuation if self.attenuation.size else self.magnitude
+
+    def maps(self, rate: np.ndarray, max_rate: float) -> Maps:
+        """R2* (1/s), T2* (s), S0 and the noise of R2* (1/s) on the whole volume; ``rate`` (box) is overwritten."""
+        s0, deviation, t2star = (np.zeros_like(rate) for _ in range(3))
+        misfit = np.empty_like(rate)
+        times = self.times.astype(np.float32)
+        parallel.run(
+            _finish, rate.shape[0], rate, self.magnitude, self.attenuation, times, np.float32(max_rate),
+            s0, deviation, misfit,
+        )  # fmt: skip
+        noise = self.measured_noise
+        if noise is None:
+            noise = self._misfit_noise(misfit)
+        parallel.run(
+            _limit, rate.shape[0], rate, self.magnitude[0], self.usable, np.float32(noise), np.float32(LEAST_SNR),
+            np.float32(1 / LONGEST_T2STAR), t2star, s0, deviation,
+        )  # fmt: skip
+        return self.restore(rate), self.restore(t2star), self.restore(s0), self.restore(deviation)
+
+    def restore(self, volume: np.ndarray) -> np.ndarray:
+        """``volume`` of the box on the whole grid, 0 outside."""
+        if volume.shape == self.grid.shape:
+            return volume
+        out = np.zeros(self.grid.shape, dtype=np.float32)
+        out[self.box] = volume
+        return out
+
+    def _misfit_noise(self, misfit: np.ndarray) -> float:
+        """Noise of the magnitude from the misfit of the voxels with signal."""
+        first = self.magnitude[0].reshape(-1)
+        inside = np.flatnonzero(self.usable)
+        inside = inside[:: max(1, inside.size // SAMPLE)]
+        signal = inside[first[inside] > 0.2 * np.quantile(first[inside], 0.9)]
+        if signal.size == 0:
+            return 0.0
+        median = float(np.median(misfit.reshape(-1)[signal]))
+        return float(np.sqrt(median / scipy.stats.chi2.median(len(self.times) - 2)))
+
+
+def attenuation(
+    field: np.ndarray, inside: np.ndarray, grid: Grid, acquisition: tuple[np.ndarray, float, str]
+) -> np.ndarray:
+    """Dephasing factors F, float32 ``(echo, x, y, z)`` in [0.1, 1]; ``acquisition`` is times, B0 and the axes.
+
+    ``axes`` is "all" or "slice", the longest side of the voxel (or, if they are equal, the one nearest B0).
+    """
+    times, field_strength, axes = acquisition
+    per_ppm = hz_per_ppm(check_field_strength(field_strength))
+    field = np.where(inside, field, np.float32(0))
+    if not np.isfinite(field).all():
+        raise InputError("total_field: expected finite values in the mask, found NaN or Inf")
+    chosen = range(3) if axes == "all" else (thickest_axis(grid),)
+    out = np.ones((len(times), *field.shape), dtype=np.float32)
+    for axis in chosen:
+        across = np.float32(per_ppm) * _mean_difference(field, inside, axis)
+        for echo, time in enumerate(times):
+            out[echo] *= np.abs(np.sinc(np.float32(time) * across))
+    return np.maximum(out, np.float32(LEAST_ATTENUATION), out=out)
+
+
+def thickest_axis(grid: Grid) -> int:
+    """Axis along which voxels are longest by more than a tenth, else the one nearest B0."""
+    order = np.argsort(grid.voxel_size)
+    if grid.voxel_size[order[2]] > 1.1 * grid.voxel_size[order[1]]:
+        return int(order[2])
+    return int(np.argmax(np.abs(grid.b0_direction)))
+
+
+def _mean_difference(field: np.ndarray, inside: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of the differences to the neighbours along ``axis`` that lie inside, 0 if there are none."""
+    field, inside = np.moveaxis(field, axis, 0), np.moveaxis(inside, axis, 0)
+    pair = inside[1:] & inside[:-1]
+    step = np.where(pair, field[1:] - field[:-1], np.float32(0))
+    total, count = np.zeros_like(field), np.zeros(field.shape, dtype=np.float32)
+    total[1:] += step
+    total[:-1] += step
+    count[1:] += pair
+    count[:-1] += pair
+    return np.moveaxis(total / np.maximum(count, 1), 0, axis)
+
+
+@kernel(inline="always")
+def decay(x):
+    """exp(-x) for 0 <= x < 80, float32, relative error below 3e-7; vectorises."""
+    y = x * np.float32(-1.4426950408889634)
+    whole = np.floor(y)
+    f = (y - whole) * np.float32(0.6931471805599453)
+    p = np.float32(1 / 5040) + f * np.float32(1 / 40320)
+    p = np.float32(1 / 720) + f * p
+    p = np.float32(1 / 120) + f * p
+    p = np.float32(1 / 24) + f * p
+    p = np.float32(1 / 6) + f * p
+    p = np.float32(0.5) + f * p
+    p = np.float32(1) + f * (np.float32(1) + f * p)
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return p * power.view(np.float32)
+
+
+@kernel
+def _finish(start, stop, rate, magnitude, factors, times, max_rate, s0, precision, misfit):
+    """Limits of the rate, S0, sum of A^2 (T - mean T)^2, and misfit."""
+    count, ny, nz = times.size, rate.shape[1], rate.shape[2]
+    model = np.empty((count, nz), dtype=np.float32)
+    sums = np.empty((3, nz), dtype=np.float32)
+    zero, tiny, longest = np.float32(0), np.float32(1e-30), np.float32(80)
+    for x in range(start, stop):
+        for y in range(ny):
+            r, amplitude, left, spread = rate[x, y], s0[x, y], misfit[x, y], precision[x, y]
+            for z in range(nz):
+                r[z] = min(max(r[z], zero), max_rate) if r[z] == r[z] else zero
+            sums[:] = 0
+            squares, cross, first = sums[0], sums[1], sums[2]
+            for e in range(count):
+                t, m, row = times[e], magnitude[e, x, y], model[e]
+                for z in range(nz):
+                    row[z] = decay(min(r[z] * t, longest))
+                if factors.size:
+                    factor = factors[e, x, y]
+                    for z in range(nz):
+                        row[z] *= factor[z]
+                for z in range(nz):
+                    squares[z] += row[z] * row[z]
+                    cross[z] += row[z] * m[z]
+                    first[z] += row[z] * row[z] * t
+            for z in range(nz):
+                amplitude[z] = cross[z] / max(squares[z], tiny)
+                first[z] /= max(squares[z], tiny)
+                left[z] = zero
+                spread[z] = zero
+            for e in range(count):
+                t, m, row = times[e], magnitude[e, x, y], model[e]
+                for z in range(nz):
+                    value = amplitude[z] * row[z]
+                    left[z] += (m[z] - value) * (m[z] - value)
+                    spread[z] += value * value * (t - first[z]) * (t - first[z])
+
+
+@kernel
+def _limit(start, stop, rate, first, usable, noise, least_snr, least_rate, t2star, s0, deviation):
+    """Zero voxels without signal; T2* and the standard deviation of R2*."""
+    zero, one = np.float32(0), np.float32(1)
+    for x in range(start, stop):
+        for y in range(rate.shape[1]):
+            r, t, a, d = rate[x, y], t2star[x, y], s0[x, y], deviation[x, y]
+            m, inside = first[x, y], usable[x, y]
+            for z in range(r.size):
+                signal = inside[z] and m[z] > least_snr * noise and m[z] > zero
+                r[z] = r[z] if signal else zero
+                t[z] = one / max(r[z], least_rate) if signal else zero
+                a[z] = a[z] if signal else zero
+                d[z] = noise / np.sqrt(d[z]) if signal and d[z] > zero else zero

@@ -1,0 +1,81 @@
+r"""Numerical T2* (NumART2*): the area below the decay over the loss of signal.
+
+.. math::
+
+    T_2^* = \frac{\int_{T_1}^{T_n} m\,dt}{m_1 - m_n} \approx
+    \frac{\sum_{e=1}^{n-1} (T_{e+1} - T_e)(m_e + m_{e+1}) / 2}{m_1 - m_n}
+
+by the trapezoidal rule, for any spacing of the echoes. It overestimates the area of a convex curve, so the rate is too
+low where it is high: 97.1 instead of 100 and 179 instead of 200 1/s at a spacing of 6 ms.
+
+References
+----------
+Hagberg et al. 2002 (doi:10.1002/mrm.10283).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.relaxometry.decay import PRODUCES, Decay, DecayParameters, Maps
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method
+
+
+@dataclass(frozen=True)
+class NumART2starParameters(DecayParameters):
+    """Parameters of :func:`numart2star`."""
+
+
+@method(
+    stage="relaxometry",
+    key="numart2star",
+    title="Numerical integration (NumART2*)",
+    consumes=("magnitude", "echo_times"),
+    optional=("mask", "total_field", "field_strength"),
+    produces=PRODUCES,
+    parameters=NumART2starParameters,
+    references=("hagberg2002",),
+    sentence="T2* was computed by numerical integration of the decay (field gradient corrected: {field_gradient}).",
+    cost=Cost(bytes_per_voxel=36, seconds_per_megavoxel=0.05),
+)
+def numart2star(
+    magnitude: np.ndarray,
+    echo_times: np.ndarray,
+    grid: Grid,
+    parameters: NumART2starParameters = NumART2starParameters(),
+    *,
+    progress: Progress | None = None,
+    mask: np.ndarray | None = None,
+    total_field: np.ndarray | None = None,
+    field_strength: float | None = None,
+) -> Maps:
+    """R2* (1/s), T2* (s), S0 and the standard deviation of R2* (1/s), float32 ``(x, y, z)``.
+
+    Arguments as those of :func:`qsmxt.algorithms.relaxometry.arlo.arlo`; two echoes suffice.
+    """
+    data = Decay.of(magnitude, echo_times, grid, parameters, (mask, total_field, field_strength))
+    rate: np.ndarray = np.empty(data.usable.shape, dtype=np.float32)
+    parallel.run(_integrate, rate.shape[0], data.corrected(), np.diff(data.times).astype(np.float32), rate)
+    return data.maps(rate, parameters.max_rate)
+
+
+@kernel
+def _integrate(start, stop, magnitude, gaps, rate):
+    ny, nz = rate.shape[1:]
+    area = np.empty(nz, dtype=np.float32)
+    for x in range(start, stop):
+        for y in range(ny):
+            area[:] = 0
+            for e in range(gaps.size):
+                half = np.float32(0.5) * gaps[e]
+                a, b = magnitude[e, x, y], magnitude[e + 1, x, y]
+                for z in range(nz):
+                    area[z] += half * (a[z] + b[z])
+            first, last, row = magnitude[0, x, y], magnitude[gaps.size, x, y], rate[x, y]
+            for z in range(nz):
+                row[z] = (first[z] - last[z]) / area[z]
