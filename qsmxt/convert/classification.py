@@ -43,9 +43,12 @@ def classify(frames: Iterable[Frame]) -> list[Row]:
     by_exam: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         by_exam[(row.source.patient_id, row.source.study_uid)].append(row)
+    table = []
     for members in by_exam.values():
-        _classify_exam(members)
-    return rows
+        joined = _join_elements(members)
+        _classify_exam(joined)
+        table += joined
+    return table
 
 
 def _rows(series: SeriesVolumes) -> list[Row]:
@@ -65,7 +68,6 @@ def _rows(series: SeriesVolumes) -> list[Row]:
 
 
 def _classify_exam(rows: list[Row]) -> None:
-    _separate_elements(rows)
     complex_protocols = {(_protocol(row), tuple(row.echo_times)) for row in rows if row.component in PARTS[1:]}
     for row in rows:
         _first_reading(row, (_protocol(row), tuple(row.echo_times)) in complex_protocols)
@@ -87,16 +89,21 @@ def _classify_exam(rows: list[Row]) -> None:
     _label(rows)
 
 
-def _separate_elements(rows: list[Row]) -> None:
-    """Receive elements that were saved one series each."""
+def _join_elements(rows: list[Row]) -> list[Row]:
+    """Receive elements that were saved one series each become one row."""
     groups: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         if row.combined and is_single_element(row.coils[0]) and row.component in PARTS:
             groups[(_protocol(row), row.component, row.source.acquisition_time)].append(row)
-    for members in groups.values():
-        if len({row.coils[0] for row in members}) == len(members) > 1:
-            for row in members:
-                row.combined = False
+    joined = {}
+    for first, *others in groups.values():
+        if others and len({row.coils[0] for row in (first, *others)}) == 1 + len(others):
+            for row in others:
+                first.volumes += row.volumes
+                first.warnings += [text for text in row.warnings if text not in first.warnings]
+                joined[id(row)] = first
+            first.combined = False
+    return [row for row in rows if id(row) not in joined]
 
 
 def _protocol(row: Row) -> Hashable:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.bids.makers import CORRECTIONS_KEY
 from qsmxt.convert.plan import Piece, Unit
-from qsmxt.convert.vendor import CORRECTIONS_KEY, Image
+from qsmxt.convert.vendor import Image
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 

@@ -69,11 +69,9 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "chi": Kind("QSM (ppm)", ("OTHER", "QSM"), "[ppm]", "parts per million", 9001, window=(0.0, 0.4)),
-    "paramagnetic": Kind(
-        "Paramagnetic (ppm)", ("OTHER", "QSM"), "[ppm]", "parts per million", 9002, window=(0.05, 0.1)
-    ),
-    "diamagnetic": Kind("Diamagnetic (ppm)", ("OTHER", "QSM"), "[ppm]", "parts per million", 9003, window=(-0.05, 0.1)),
+    "chi": Kind("QSM (ppb)", ("OTHER", "QSM"), "[ppb]", "parts per billion", 9001, 1e3, (0.0, 400.0)),
+    "paramagnetic": Kind("QSM para (ppb)", ("OTHER", "QSM"), "[ppb]", "parts per billion", 9002, 1e3, (50.0, 100.0)),
+    "diamagnetic": Kind("QSM dia (ppb)", ("OTHER", "QSM"), "[ppb]", "parts per billion", 9003, 1e3, (-50.0, 100.0)),
     "swi": Kind("SWI", ("OTHER", "SWI"), number=9010),
     "minIP": Kind("SWI minIP", ("PROJECTION IMAGE", "MIN IP"), number=9011),
     "t2star": Kind("T2* (ms)", ("OTHER", "T2 STAR MAP"), "ms", "millisecond", 9020, 1e3, (40.0, 80.0)),

@@ -8,9 +8,9 @@ GE
     The sign of the complex image may alternate from slice to slice, which is looked for and undone, and phase is
     stored conjugated, which is inverted. Real and imaginary part become magnitude and phase.
 
-Either is recorded in the sidecar of the phase under :data:`CORRECTIONS_KEY`, an object with the entries
-``PhaseScale`` (the evidence), ``SliceAlternation`` (the axes, or ``"none"``) and ``PhaseSign`` (``"inverted"`` or
-``"as stored"``). Who reads the image must not correct again what stands there; what does not stand there was not
+Either is recorded in the sidecar of the phase under :data:`~qsmxt.bids.makers.CORRECTIONS_KEY`, an object with the
+entries ``PhaseScale`` (the evidence), ``SliceAlternation`` (the axes, or ``"none"``) and ``PhaseSign`` (``"inverted"``
+or ``"as stored"``). Who reads the image must not correct again what stands there; what does not stand there was not
 looked at.
 """
 
@@ -22,19 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.bids.phase import (
-    StoredPhase,
-    alternating_axes,
-    find_conversion,
-    phase_to_radians,
-    undo_alternation,
-    wrap,
-)
+from qsmxt.bids.makers import CORRECTIONS_KEY, alternating_axes, undo_alternation, wrap
+from qsmxt.bids.phase import StoredPhase, find_conversion, phase_to_radians
 from qsmxt.convert.dcm2niix import Converted
 from qsmxt.errors import InputError
-
-#: Entry of the sidecar that says what was already corrected.
-CORRECTIONS_KEY = "PhaseCorrections"
 
 
 @dataclass
@@ -154,7 +145,7 @@ def _ge_cartesian(images: list[dict[str, Image]]) -> list[dict[str, Image]]:
 
 def _correct_ge(phase: np.ndarray, magnitude: np.ndarray | None) -> str:
     """Undo alternation and conjugation in place; returns the axes that alternated."""
-    axes = alternating_axes(phase, magnitude)
+    axes = alternating_axes(phase[:1], None if magnitude is None else magnitude[:1])  # where phase is least steep
     if axes:
         undo_alternation(phase, axes)
     np.negative(phase, out=phase)

@@ -178,9 +178,19 @@ def write_ge(folder: Path, exam: Exam, signal: np.ndarray, echo_times: Sequence[
 
 
 def write_philips_enhanced(
-    path: Path, exam: Exam, magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float], *, series: int = 401
+    path: Path,
+    exam: Exam,
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    echo_times: Sequence[float],
+    *,
+    series: int = 401,
+    seed: int | None = None,
 ) -> float:
-    """Magnitude and phase of all echoes in one multi-frame file; returns the step of the magnitude."""
+    """Magnitude and phase of all echoes in one multi-frame file, the planes in order or at random.
+
+    Returns the step of the magnitude.
+    """
     stored, step = scaled_magnitude(magnitude)
     angle_step = 2 * np.pi / 4096
     angles = siemens_phase(phase)
@@ -203,6 +213,9 @@ def write_philips_enhanced(
                 numbers = [1, index + 1, echo + 1, 1 if kind == "MAGNITUDE" else 2]
                 frames.append(_frame(exam, volume, index, echo_times[echo], kind, slope, intercept, numbers))
                 pixels.append(plane_of(volume, index))
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(len(frames))
+        frames, pixels = [frames[i] for i in order], [pixels[i] for i in order]
     dataset.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
     dataset.NumberOfFrames = len(frames)
     dataset.DimensionIndexSequence = DicomSequence(

@@ -149,9 +149,11 @@ def test_receive_elements_beside_the_combination() -> None:
 
 
 def test_receive_elements_saved_one_series_each() -> None:
-    rows = table(*(series(n, coil=f"H{n}") for n in (2, 3, 4)))
-    assert not any(row.combined for row in rows)
-    assert {row.run for row in rows} == {0}
+    parts = [series(2 * n + i, part, coil=f"H{n}") for n in (2, 3, 4) for i, part in enumerate(("mag", "phase"))]
+    rows = table(*parts)
+    assert [(row.type, row.combined, len(row.coils), len(row.volumes), row.run) for row in rows] == [
+        ("mag", False, 3, 6, 0), ("phase", False, 3, 6, 0),
+    ]  # fmt: skip
 
 
 def test_studies_do_not_mix() -> None:
