@@ -7,7 +7,9 @@ mask
 reliable mask
     the part of it in which the phase can be trusted: with the phase quality Q and the fit quality q
 
-    .. math:: R = \mathrm{largest}\,\mathrm{open}\,(M \cap \{Q > t_{Otsu}\} \cap \{q > 0.9\}) .
+    .. math:: R = \mathrm{largest}\,\mathrm{open}\,(M \cap \{Q > t_{Otsu}\} \cap \{q > 0.9\}) ,
+
+    see :mod:`qsmxt.algorithms.masking.quality`.
 
 parts
     the mask of every section, for reports and for the agreement between them.
@@ -24,10 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import morphology
 from qsmxt.algorithms.masking.homogeneity import homogeneity
 from qsmxt.algorithms.masking.plausibility import agreement, judge
-from qsmxt.algorithms.masking.quality import QualityParameters, quality
+from qsmxt.algorithms.masking.quality import reliable
 from qsmxt.algorithms.masking.robust import robust
 from qsmxt.algorithms.masking.sections import Section, Step, parse_section
 from qsmxt.algorithms.signal import combine_magnitude
@@ -116,14 +117,14 @@ def build_mask(
     mask = np.ascontiguousarray(join.reduce(stacked))
     if not mask.any():
         mask = _instead_of_nothing(arrays, grid, human_brain, warnings)
-    reliable = _reliable(mask, arrays, grid, warnings)
+    trusted = _reliable(mask, arrays, grid, warnings)
     statistics = judge(mask, grid, human_brain=human_brain)
-    statistics["reliable_volume_ml"] = float(reliable.sum() * grid.voxel_volume / 1000)
+    statistics["reliable_volume_ml"] = float(trusted.sum() * grid.voxel_volume / 1000)
     statistics["agreement"] = agreement(parts)
     statistics["warnings"] = [*warnings, *statistics["warnings"]]
     if progress:
         progress(1.0)
-    return MaskResult(mask, reliable, parts, statistics)
+    return MaskResult(mask, trusted, parts, statistics)
 
 
 def run_section(section: Section, arrays: Mapping[str, Any], grid: Grid) -> np.ndarray:
@@ -220,13 +221,8 @@ def _reliable(mask: np.ndarray, arrays: Mapping[str, Any], grid: Grid, warnings:
     phase_quality = arrays.get("phase_quality")
     if phase_quality is None:
         return mask.copy()
-    try:
-        good = quality(phase_quality, grid, QualityParameters(opening=0.0), fit_quality=arrays.get("fit_quality"))
-    except InputError:
-        return mask.copy()
-    opened = morphology.opening(good & mask, grid, max(QualityParameters().opening, min(grid.voxel_size))) & mask
-    reliable = morphology.largest_component(opened)
-    if not reliable.any():
+    part = reliable(mask, phase_quality, arrays.get("fit_quality"), grid)
+    if not part.any():
         warnings.append("The phase is nowhere reliable inside the mask; the whole mask is used.")
         return mask.copy()
-    return reliable
+    return part

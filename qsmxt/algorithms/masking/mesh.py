@@ -94,8 +94,8 @@ def refine(vertices: np.ndarray, subdivisions: int) -> np.ndarray:
 def enclosed(vertices: np.ndarray, faces: np.ndarray, grid: Grid) -> np.ndarray:
     """Bool volume of the voxels whose centre lies inside the closed surface.
 
-    Inside is where the surface winds around the centre more often outwards than inwards: where a fold of the surface crosses
-    itself this leaves no holes.
+    Inside is where the surface winds around the centre more often outwards than inwards: where a fold of the
+    surface crosses itself this leaves no holes.
     """
     turns = np.zeros(grid.shape, dtype=np.int8)
     # A shift far below the voxel size keeps voxel centres off vertices and edges.

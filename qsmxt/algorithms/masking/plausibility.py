@@ -13,6 +13,9 @@ from qsmxt.geometry import Grid
 #: Volume of a human brain with its fluid, ml.
 BRAIN_VOLUME = (800.0, 2200.0)
 
+#: Share of the field of view from which on a mask is called all of it.
+WHOLE = 0.9
+
 _AXES = ("x", "y", "z")
 
 
@@ -27,7 +30,12 @@ def judge(mask: np.ndarray, grid: Grid, *, human_brain: bool) -> dict[str, Any]:
             warnings.append(
                 f"The mask has {volume:.0f} ml; a brain has {BRAIN_VOLUME[0]:.0f} to {BRAIN_VOLUME[1]:.0f} ml."
             )
-        if border:
+        if mask.mean() > WHOLE:
+            warnings.append(
+                "The mask is nearly the whole field of view, which shows no background; the brain could not be "
+                "separated from its surroundings."
+            )
+        elif border:
             warnings.append(f"The mask touches the edge of the field of view ({', '.join(border)}).")
         if len(sizes) > 1:
             warnings.append(f"The mask has {len(sizes)} pieces; the second has {sizes[1]} voxels.")

@@ -21,13 +21,13 @@ _BRAIN = "magnitude:first,bet:clearance=2.8,trim,close:3,largest,fill"
 
 PRESETS: dict[str, MaskPreset] = {
     "gre": MaskPreset((_BRAIN,), "human brain, 3D gradient echo (default)"),
-    "epi": MaskPreset(
-        ("magnitude:first,bet:clearance=2.8,trim,close:3,largest,fill",), "human brain, echo-planar imaging"
-    ),
+    "epi": MaskPreset((_BRAIN,), "human brain, echo-planar imaging"),
     "bet": MaskPreset(("magnitude:rss,bet,erode:3",), "human brain, brain extraction and erosion only"),
-    "fast": MaskPreset(("magnitude:first,bet,erode:3",), "human brain, least computing"),
+    "fast": MaskPreset(("magnitude:first,bet:clearance=2.8",), "human brain, least computing"),
     "body": MaskPreset(
-        ("magnitude:rss,robust", "phase-quality,otsu,fill"), "any part of the body, nothing assumed", human_brain=False
+        ("magnitude:rss,robust", "phase-quality,otsu,smooth:3,fill"),
+        "any part of the body, nothing assumed about the anatomy",
+        human_brain=False,
     ),
     "phantom": MaskPreset(("magnitude:rss,robust,erode:1",), "test objects: all that gives signal", human_brain=False),
 }

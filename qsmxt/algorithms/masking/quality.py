@@ -1,13 +1,17 @@
 r"""Where the phase can be trusted.
 
-The phase quality Q (mean weight of the edges of a voxel, :func:`qsmxt.algorithms.unwrapping.weights`) falls from
-near 1 in tissue to about 0.3 in air, and the fit quality q tells how well the echoes agree with one frequency. The
-mask is
+The phase quality Q (mean weight of the edges of a voxel, :mod:`qsmxt.algorithms.quality`) falls from above 0.8 in
+tissue to about 0.15 in air, and the fit quality q tells how well the echoes agree with one frequency. The mask is
 
-.. math:: M = \mathrm{largest}\big(\mathrm{open}(\{Q > f\, t_{Otsu}(Q)\} \cap \{q > q_{min}\})\big) ,
+.. math:: R = \mathrm{largest}\big(\mathrm{open}(M \cap \{Q > \min(f\, t_{Otsu}(Q), 0.6)\} \cap \{q > q_{min}\})\big) ,
 
-opened with a ball of ``opening``. Veins, bleeds, calcifications and the rim towards air drop out, which keeps them from
-streaking into the rest.
+opened with a ball of ``opening`` mm, at least one voxel; M is the mask that it is looked for in, or everything. The
+ceiling of 0.6 matters where there is no air: Otsu's threshold then divides the tissue. Veins, bleeds,
+calcifications and the rim towards air drop out, which keeps them from streaking into the rest.
+
+On the digital head (seven settings with several echoes, 1 to 3 mm, 3 and 7 T, signal-to-noise ratio 20 and 100) R
+keeps 97 to 99 % of the brain and leaves out at least 99 % of the voxels of the mask whose field is wrong by more
+than 0.05 ppm; without the fit quality it leaves out 52 to 91 %.
 
 References
 ----------
@@ -25,6 +29,9 @@ from qsmxt.algorithms.masking.histogram import above
 from qsmxt.algorithms.masking.otsu import otsu_threshold
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Phase quality that is enough whatever Otsu's threshold is.
+CEILING = 0.6
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,24 @@ def quality(
     InputError
         If the phase quality is the same everywhere.
     """
+    return reliable(None, phase_quality, fit_quality, grid, parameters)
+
+
+def reliable(
+    within: np.ndarray | None,
+    phase_quality: np.ndarray,
+    fit_quality: np.ndarray | None,
+    grid: Grid,
+    parameters: QualityParameters = QualityParameters(),
+) -> np.ndarray:
+    """The reliable part of the mask ``within`` (``None``: of the field of view); may be empty."""
     grid.check("phase_quality", phase_quality)
-    mask = above(phase_quality, parameters.factor * otsu_threshold(phase_quality))
+    mask = above(phase_quality, min(parameters.factor * otsu_threshold(phase_quality), CEILING))
     if fit_quality is not None:
         grid.check("fit_quality", fit_quality)
         mask &= fit_quality > np.float32(parameters.fit)
+    if within is not None:
+        mask &= within
     if parameters.opening > 0:
         mask = morphology.opening(mask, grid, max(parameters.opening, min(grid.voxel_size)))
     return morphology.largest_component(mask)

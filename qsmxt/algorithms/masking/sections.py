@@ -130,7 +130,7 @@ def parse_section(text: str) -> Section:
     if len(tokens) < 2:
         raise _error(clean, tokens[0], f"expected a generator after the input: {_generator_names()}")
     return Section(
-        clean, source, echoes, corrected, None, _generator(clean, tokens[1]), _refinements(clean, tokens[2:])
+        clean, source, echoes, corrected, None, _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
     )
 
 
@@ -177,7 +177,7 @@ def _options(section: str, source: str, options: list[str]) -> tuple[str | int, 
     return echoes, corrected
 
 
-def _generator(section: str, token: str) -> Step:
+def _generator(section: str, source: str, token: str) -> Step:
     key = token.split(":")[0].lower().replace("_", "-")
     if key in EXTERNAL_GENERATORS:
         if ":" in token:
@@ -186,7 +186,17 @@ def _generator(section: str, token: str) -> Step:
     known = generators()
     if key not in known:
         raise _error(section, key, f"expected a generator: {_generator_names()}")
+    if not _fits(source, known[key]):
+        fitting = ", ".join(k for k, method in known.items() if _fits(source, method))
+        raise _error(section, key, f"expected a generator for the input {source}: {fitting}")
     return _step(section, token, known[key])
+
+
+def _fits(source: str, method: Method) -> bool:
+    """Whether a generator takes the input: an image, or the array of that name."""
+    if source == "phase":
+        return "wrapped_phase" in method.consumes
+    return "mask_input" in method.consumes or source.replace("-", "_") in method.consumes
 
 
 def _refinements(section: str, tokens: list[str]) -> tuple[Step, ...]:

@@ -106,5 +106,5 @@ def within_margin(dark: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
     """``dark`` and all voxels whose centre is within ``margin`` (mm) of its surface, half a voxel beyond its centres."""
     if margin <= 0:
         return dark
-    scaled = [v * margin / (margin + 0.5 * v) for v in grid.voxel_size]
-    return morphology.dilate(dark, Grid(dark.shape, (scaled[0], scaled[1], scaled[2])), margin)  # type: ignore[arg-type]
+    first, second, third = (v * margin / (margin + 0.5 * v) for v in grid.voxel_size)
+    return morphology.dilate(dark, Grid(dark.shape, (first, second, third)), margin)
