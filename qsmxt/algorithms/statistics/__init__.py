@@ -1,0 +1,1 @@
+"""Statistics of maps over regions, and the similarity of images."""
