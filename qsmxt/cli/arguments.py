@@ -173,12 +173,24 @@ def _add_methods(parser: Parser) -> None:
         default = defaults.get(stage.key, {}).get("method", config.NO_METHOD)
         declared = _choice(choices)
         parser.add(
-            group, f"--{stage.key}", action=StoreSetting, path=(stage.key, "method"), declared=declared,
+            group, stage_option(stage.key), action=StoreSetting, path=(stage.key, "method"), declared=declared,
             metavar="METHOD", default=argparse.SUPPRESS,
             help=f"{stage.title.lower()}: {', '.join(choices)} (default: {default})",
         )  # fmt: skip
         for method in methods.values():
             _add_parameters(parser, group, method)
+
+
+def stage_option(stage: str) -> str:
+    """The option that chooses the method of a stage; where the stage is also an output, that has the plain name."""
+    outputs = {declared.name for declared in declared_fields(config.OutputSettings)}
+    return f"--{stage}-method" if stage in outputs else f"--{stage}"
+
+
+def _stage_option(stage: str) -> str:
+    """``--<stage>``, unless that is the switch of an output."""
+    outputs = {declared.name for declared in declared_fields(config.OutputSettings)}
+    return f"--{stage}-method" if stage in outputs else f"--{stage}"
 
 
 def _choice(choices: Iterable[str]) -> DeclaredParameter:

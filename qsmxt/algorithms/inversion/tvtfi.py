@@ -48,7 +48,7 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 #: fell from 35.6 to 33.2 % with degree 4; more changed nothing.
 HARMONIC_DEGREE = 4
 
-#: Power of ``fit_quality`` in the data weights. NRMSE five voxels inside four digital heads (3 T, 7 T, 1 x 1 x 3 mm, 7 T
+#: Power of ``fit_quality`` in the data weights. NRMSE five voxels inside digital heads (3 T; 7 T; 1 x 1 x 3 mm; 7 T
 #: at 1 mm) with power 0: 41.3, 34.8, 58.4, 30.3 %; 2: 31.6, 34.8, 47.5, 29.4; 3: 31.6, 36.5, 43.6, 29.6; 4: 31.8, 39.4,
 #: 42.2, 30.1; 8: 33.7, 48.6, 43.3, 34.7. Too much of it forgets the field around strong sources.
 QUALITY_POWER = 3
