@@ -14,9 +14,12 @@ and the field :math:`f = \omega / 2\pi\bar\gamma B_0` has the standard deviation
 :math:`\sigma / (2\pi\bar\gamma B_0 \sqrt p)`. With :math:`\sin` in place of the residual phase the same steps are
 Gauss-Newton steps for the complex signal, which noise beyond :math:`\pi` in late echoes cannot mislead.
 
-The misfit is :math:`\sum_e |S_e - M_e e^{i(\varphi_0 + \omega T_e)}|^2 = \sum_e 4 M_e^2 \sin^2 (r_e / 2)`, the quality
-:math:`q = \sum_e M_e^2 \cos r_e / S_0`. The noise :math:`\sigma` comes from the misfit where echoes are left over
-(its median over the good voxels, divided by the median of the chi-squared distribution), else from the magnitude.
+The misfit is :math:`\sum_e |S_e - M_e e^{i(\varphi_0 + \omega T_e)}|^2 = \sum_e 4 M_e^2 \sin^2 (r_e / 2)`. The quality
+of a fit is the agreement of the echoes, :math:`\sum_e M_e^2 \cos r_e / S_0`, times the coherence that the slope of the
+field leaves of the first echo (:mod:`qsmxt.algorithms.dephasing`), times a factor that falls below one where the
+magnitude grows from one echo to the next by more than 0.2 of its maximum (the signal had cancelled before). The noise
+:math:`\sigma` comes from the misfit where echoes are left over (its median over the good voxels, divided by the median
+of the chi-squared distribution), else from the magnitude.
 
 References
 ----------
@@ -34,18 +37,22 @@ from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
 from qsmxt.algorithms.signal import SAMPLE, noise_level
 from qsmxt.constants import rad_per_ppm
 from qsmxt.geometry import Grid
 
-#: Voxels whose quality is above this tell the noise.
+#: Growth of the magnitude from echo to echo, relative to its maximum, that noise explains.
+TOLERATED_GROWTH = 0.2
+
+#: Voxels in which the echoes agree better than this tell the noise.
 GOOD_FIT = 0.9
 
 
 @dataclass
 class Fit:
-    """Arrays of one fit on the cropped volume, float32: frequency (rad/s), precision (of it), misfit, and signal S_0."""
+    """Arrays of a fit on the cropped volume, float32: frequency (rad/s), its precision, misfit, and signal S_0."""
 
     frequency: np.ndarray
     precision: np.ndarray
@@ -56,12 +63,6 @@ class Fit:
     def empty(cls, shape: tuple[int, ...]) -> Fit:
         """Zeros of ``shape``."""
         return cls(*(np.zeros(shape, dtype=np.float32) for _ in range(4)))
-
-    def quality(self) -> np.ndarray:
-        """Agreement of the echoes with the model, in [0, 1]."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out = 1 - self.misfit / (2 * self.signal)
-        return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -127,36 +128,73 @@ class Echoes:
 
         The standard deviation is never reported above that of a field from a uniformly random phase of the first echo.
         """
-        quality = fit.quality() * self.usable
-        sigma = self.noise if self.noise is not None else self._misfit_noise(fit, quality, unknowns)
+        sigma = self.noise if self.noise is not None else self._misfit_noise(fit, unknowns)
+        coherence = gradient_coherence(fit.frequency, self.usable, self.times[0])
         highest = np.pi / np.sqrt(3) / (self.rad_per_ppm_second * self.times[0])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            deviation = sigma / self.rad_per_ppm_second / np.sqrt(fit.precision, dtype=np.float64)
-        deviation = np.fmin(deviation, highest) * self.usable
-        field = fit.frequency * np.float32(1 / self.rad_per_ppm_second) * self.usable
-        return self.restore(field), self.restore(deviation), self.restore(quality)
+        field, deviation, quality = (np.zeros(self.grid.shape, dtype=np.float32) for _ in range(3))
+        parallel.run(
+            _write_maps,
+            len(self.usable),
+            *(fit.frequency, fit.precision, fit.misfit, fit.signal, coherence, self.magnitude, self.usable),
+            *(np.float32(v) for v in (1 / self.rad_per_ppm_second, sigma / self.rad_per_ppm_second, highest)),
+            *(field[self.box], deviation[self.box], quality[self.box]),
+        )
+        return field, deviation, quality
 
-    def restore(self, volume: np.ndarray) -> np.ndarray:
-        """``volume`` of the box on the whole grid, float32, 0 outside."""
-        out = np.zeros(self.grid.shape, dtype=np.float32)
-        out[self.box] = volume
-        return out
+    def _misfit_noise(self, fit: Fit, unknowns: int) -> float:
+        voxels = np.flatnonzero(self.usable)
+        voxels = voxels[:: max(1, voxels.size // SAMPLE)]
+        misfit, signal = fit.misfit.reshape(-1)[voxels], fit.signal.reshape(-1)[voxels]
+        good = misfit < 2 * (1 - GOOD_FIT) * signal
+        chosen = misfit[good] if good.any() else misfit
+        return float(np.sqrt(np.median(chosen) / scipy.stats.chi2.median(len(self.times) - unknowns)))
 
-    def _misfit_noise(self, fit: Fit, quality: np.ndarray, unknowns: int) -> float:
-        freedom = len(self.times) - unknowns
-        good = np.flatnonzero(quality > GOOD_FIT)
-        if good.size == 0:
-            good = np.flatnonzero(self.usable)
-        misfit = fit.misfit.reshape(-1)[good[:: max(1, good.size // SAMPLE)]]
-        return float(np.sqrt(np.median(misfit) / scipy.stats.chi2.median(freedom)))
+
+@kernel
+def _write_maps(
+    start, stop, frequency, precision, misfit, signal, coherence, magnitude, usable,
+    ppm, sigma, highest, field, deviation, quality,
+):  # fmt: skip
+    zero, one, tolerated = np.float32(0), np.float32(1), np.float32(1 + TOLERATED_GROWTH)
+    largest, growth = np.empty(usable.shape[2], dtype=np.float32), np.empty(usable.shape[2], dtype=np.float32)
+    for x in range(start, stop):
+        for y in range(usable.shape[1]):
+            inside = usable[x, y]
+            a, out = frequency[x, y], field[x, y]
+            for z in range(out.size):
+                out[z] = a[z] * ppm if inside[z] else zero
+            a, out = precision[x, y], deviation[x, y]
+            for z in range(out.size):
+                value = sigma / np.sqrt(a[z])
+                out[z] = (value if value < highest else highest) if inside[z] else zero
+            largest[:] = magnitude[0, x, y]
+            growth[:] = 0
+            for e in range(1, len(magnitude)):
+                a, b = magnitude[e - 1, x, y], magnitude[e, x, y]
+                for z in range(growth.size):
+                    growth[z] = max(growth[z], b[z] - a[z])
+                    largest[z] = max(largest[z], b[z])
+            a, b, c, out = misfit[x, y], signal[x, y], coherence[x, y], quality[x, y]
+            for z in range(out.size):
+                agreement = one - HALF * a[z] / b[z]
+                agreement *= c[z] * max(zero, min(one, tolerated - growth[z] / largest[z]))
+                out[z] = agreement if (inside[z] and agreement > 0) else zero
 
 
 def _copy_inside(volumes: np.ndarray, box: tuple[slice, ...], inside: np.ndarray) -> np.ndarray:
-    out = np.ascontiguousarray(volumes[(slice(None), *box)])
-    if out.base is not None or out is volumes:
-        out = out.copy()
-    out[:, inside == 0] = 0
+    out = np.empty((len(volumes), *inside.shape), dtype=np.float32)
+    parallel.run(_keep_inside, len(inside), volumes[(slice(None), *box)], inside, out)
     return out
+
+
+@kernel
+def _keep_inside(start, stop, source, inside, out):
+    for e in range(len(out)):
+        for x in range(start, stop):
+            for y in range(out.shape[2]):
+                row, keep, copy = source[e, x, y], inside[x, y], out[e, x, y]
+                for z in range(copy.size):
+                    copy[z] = row[z] if keep[z] else np.float32(0)
 
 
 def fit_given_offset(

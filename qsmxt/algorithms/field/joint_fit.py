@@ -1,8 +1,9 @@
 r"""Field map straight from the wrapped phase: one unwrapping, a smooth phase offset, and a fit that knows it.
 
 The phase is :math:`\varphi_e = \varphi_0 + \omega T_e`, with a field :math:`\omega` of any shape and an offset
-:math:`\varphi_0` (receive coils, eddy currents) that is smooth. Removing a smooth offset instead of fitting one in every
-voxel halves the noise of the field; the usual Gaussian smoothing of the offset, however, is biased where it has a slope.
+:math:`\varphi_0` (receive coils, eddy currents) that is smooth. Removing a smooth offset instead of fitting one in
+every voxel halves the noise of the field; the usual Gaussian smoothing of the offset, however, is biased where it has a
+slope.
 
 1. The first echo, which has the fewest wraps, is unwrapped in space (ROMEO).
 2. With :math:`\Delta T = T_2 - T_1` and :math:`\gamma` wrapping to :math:`[-\pi, \pi)`,
@@ -11,7 +12,9 @@ voxel halves the noise of the field; the usual Gaussian smoothing of the offset,
              = \gamma\Bigl( \varphi_0 \frac{\Delta T}{T_1} \Bigr)
 
    is the offset alone, whatever the field. It is smoothed by local polynomials of second order
-   (:mod:`qsmxt.algorithms.offset.smoothing`), weighted by its inverse variance.
+   (:mod:`qsmxt.algorithms.offset.smoothing`), weighted by its inverse variance and by the coherence within the voxel.
+   With three or more echoes, a difference between odd and even echoes (bipolar readout) is found and removed
+   (:mod:`qsmxt.algorithms.offset.bipolar`).
 3. Echo after echo, the phase without offset is predicted by the fit of the echoes before it and shifted by the multiple
    of :math:`2\pi` next to the prediction. No further unwrapping in space is needed.
 4. Gauss-Newton steps for the complex signal with the known offset,
@@ -22,7 +25,7 @@ For one echo the offset stays in the field, and the field is :math:`\varphi_1 / 
 References
 ----------
 Dymerska et al. 2021 (doi:10.1002/mrm.28563); Eckstein et al. 2018 (doi:10.1002/mrm.26963); Liu et al. 2013
-(doi:10.1002/mrm.24272).
+(doi:10.1002/mrm.24272); Eckstein 2021, thesis (doi:10.34726/hss.2021.43447).
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.field.fitting import Echoes, fit_given_offset
+from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
 from qsmxt.algorithms.offset.smoothing import smooth_phase
 from qsmxt.algorithms.signal import signal_mask
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
@@ -51,9 +56,14 @@ class JointFitParameters:
     """Parameters of :func:`joint_fit`."""
 
     smoothing: float = parameter(
-        12.0, unit="mm", above=0, help="width of the local polynomials that smooth the phase offset"
+        10.0, unit="mm", above=0, help="width of the local polynomials that smooth the phase offset"
     )
-    weights: str = parameter("romeo", choices=tuple(PRESETS), help="edge weights of the unwrapping")
+    weights: str = parameter("romeo6", choices=tuple(PRESETS), help="edge weights of the unwrapping")
+    bipolar: str = parameter(
+        "auto",
+        choices=("auto", "on", "off"),
+        help="correct the difference between odd and even echoes (3 or more echoes)",
+    )
     iterations: int = parameter(3, at_least=1, at_most=100, help="Gauss-Newton steps")
 
 
@@ -65,10 +75,10 @@ class JointFitParameters:
     optional=("mask",),
     produces=("total_field", "field_noise", "fit_quality"),
     parameters=JointFitParameters,
-    references=("dymerska2021", "eckstein2018", "liu2013"),
+    references=("dymerska2021", "eckstein2018", "eckstein2021thesis", "liu2013"),
     sentence=(
-        "The first echo was unwrapped with ROMEO, a phase offset smoothed over {smoothing} mm was removed, and the total "
-        "field was fitted to the complex signal of all echoes."
+        "The first echo was unwrapped with ROMEO, a phase offset smoothed over {smoothing} mm was removed, and the "
+        "total field was fitted to the complex signal of all echoes."
     ),
     cost=Cost(bytes_per_voxel=90, threads=2, seconds_per_megavoxel=0.3),
 )
@@ -133,6 +143,8 @@ def joint_fit(
     if len(echoes.times) > 1:
         offset = _smooth_offset(echoes, regions, parameters.smoothing)
         tell(0.7)
+        _remove_bipolar(echoes, offset, parameters)
+        tell(0.8)
     fit = fit_given_offset(echoes, offset=offset, in_time=True, iterations=parameters.iterations)
     tell(1.0)
     return echoes.maps(fit, 1)
@@ -157,9 +169,11 @@ def _smooth_offset(echoes: Echoes, regions: np.ndarray, width: float) -> np.ndar
     sizes = np.bincount(regions.reshape(-1))
     sizes[0] = 0
     large = (sizes > _LEAST_REGION * sizes.max())[regions]
-    parallel.run(_scaled_offset, shape[0], phase, echoes.magnitude, large, np.float32(ratio), scaled, weight)
+    trust = gradient_coherence(phase[0], echoes.usable)
+    trust *= large
+    parallel.run(_scaled_offset, shape[0], phase, echoes.magnitude, trust, np.float32(ratio), scaled, weight)
     box = echoes.grid.with_shape(shape)
-    offset = smooth_phase(scaled, weight, box, width, repetitions=1)
+    offset = smooth_phase(scaled, weight, box, width)
     offset /= np.float32(ratio)
     inside = large.reshape(-1).nonzero()[0]
     inside = inside[:: max(1, inside.size // 100_000)]
@@ -167,24 +181,42 @@ def _smooth_offset(echoes: Echoes, regions: np.ndarray, width: float) -> np.ndar
     offset += np.float32(2 * np.pi / ratio * np.rint(mean / (2 * np.pi / ratio)))
     if not large.all():
         first, second = phase[0] - offset, phase[1] - offset
-        before = first.copy()
         align_regions(first, regions, second=second, ratio=times[0] / times[1])
-        phase[0] += np.where(large, np.float32(0), first - before)
+        others = np.flatnonzero((regions > 0) & ~large)
+        phase[0].reshape(-1)[others] = first.reshape(-1)[others] + offset.reshape(-1)[others]
     return offset
 
 
+def _remove_bipolar(echoes: Echoes, offset: np.ndarray, parameters: JointFitParameters) -> None:
+    """Find and remove in place the difference between odd and even echoes."""
+    phase, times = echoes.phase, echoes.times
+    if parameters.bipolar == "off" or (parameters.bipolar == "auto" and len(times) < 3):
+        return
+    shares = bipolar_shares(times)[2:]
+    free = phase[:3] - offset
+    turns = np.rint((free[1] - free[0] * np.float32(times[1] / times[0])) * TURN)
+    free[1] -= TWO_PI * turns
+    trust = gradient_coherence(free[0], echoes.usable) ** 4
+    box = echoes.grid.with_shape(echoes.usable.shape)  # type: ignore[arg-type]
+    always = parameters.bipolar == "on"
+    found = bipolar_phase(free, echoes.magnitude, times, trust, box, parameters.smoothing, always=always)
+    if found is not None:
+        for e in range(len(times)):
+            phase[e] -= found * np.float32(shares[e % 2])
+
+
 @kernel
-def _scaled_offset(start, stop, phase, magnitude, large, ratio, scaled, weight):
-    """Offset times ratio, wrapped, and its inverse variance in units of the noise."""
+def _scaled_offset(start, stop, phase, magnitude, trust, ratio, scaled, weight):
+    """Offset times ratio, wrapped, and its inverse variance in units of the noise, times the fourth power of trust."""
     one = np.float32(1)
     for x in range(start, stop):
         for y in range(scaled.shape[1]):
             a, b, m, n = phase[0, x, y], phase[1, x, y], magnitude[0, x, y], magnitude[1, x, y]
-            out, w, good = scaled[x, y], weight[x, y], large[x, y]
+            out, w, c = scaled[x, y], weight[x, y], trust[x, y]
             for z in range(out.size):
                 value = a[z] * ratio - (b[z] - a[z])
                 out[z] = value - TWO_PI * np.floor(value * TURN + HALF)
             for z in range(out.size):
                 p, q = m[z] * m[z], n[z] * n[z]
                 variance = (one + ratio) * (one + ratio) * q + p
-                w[z] = p * q / variance if (good[z] and variance > 0) else np.float32(0)
+                w[z] = c[z] * c[z] * c[z] * c[z] * (p * q / variance) if variance > 0 else np.float32(0)

@@ -1,6 +1,8 @@
 r"""Field by a least-squares fit to the complex signal, voxel by voxel.
 
-.. math:: \min_{\varphi_0, \omega} \sum_e \bigl| S_e - M_e e^{i (\varphi_0 + \omega T_e)} \bigr|^2, \qquad S_e = M_e e^{i\varphi_e}
+.. math::
+    \min_{\varphi_0, \omega} \sum_e \bigl| S_e - M_e e^{i (\varphi_0 + \omega T_e)} \bigr|^2,
+    \qquad S_e = M_e e^{i\varphi_e}
 
 by Gauss-Newton steps, which solve the normal equations of the linear fit with the residual phase :math:`r_e` replaced
 by :math:`\sin r_e` and therefore do not care whether single late echoes are unwrapped right. The start is the linear

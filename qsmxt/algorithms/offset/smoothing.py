@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import parallel
+from qsmxt.algorithms.angles import cosine, sine
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
 from qsmxt.algorithms.unwrapping.weights import Edges
@@ -48,6 +49,10 @@ _RIDGE = 1e-3
 
 #: Exponents of the polynomial of second order.
 _POWERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2))
+
+#: Exponents of all moments up to fourth order, and where the normal matrix of two exponents finds its moment.
+_ORDER = [(a, b, c) for a in range(5) for b in range(5 - a) for c in range(5 - a - b)]
+_PLACE = np.array([[_ORDER.index(tuple(np.add(p, q).tolist())) for q in _POWERS] for p in _POWERS])
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,13 @@ def smooth_phase(
     usable = (strength > 0).astype(np.uint8)
     regions = unwrap_regions(angles, Edges(angles, usable, "romeo", strength.astype(np.float32)).costs())
     align_regions(angles, regions)
-    moments = _normal_moments(strength, nodes)
-    out = _interpolate(_local_fit(angles, strength, moments, nodes), nodes, grid.shape)
+    estimator = _estimator(strength, nodes)
+    total = _local_fit(strength * angles, estimator, nodes)
+    out = _interpolate(total, nodes, grid.shape)
     for _ in range(repetitions):
         blocks = _block_means(phase, weight, out, nodes)
-        strength = np.abs(blocks)
-        moments = _normal_moments(strength, nodes)
-        out += _interpolate(_local_fit(np.angle(blocks), strength, moments, nodes), nodes, grid.shape)
+        total += _local_fit(strength * np.angle(blocks), estimator, nodes)
+        out = _interpolate(total, nodes, grid.shape)
     return out
 
 
@@ -121,16 +126,25 @@ def _block_means(phase: np.ndarray, weight: np.ndarray, minus: np.ndarray, nodes
 def _sum_blocks(start, stop, phase, weight, minus, bx, by, bz, out):
     nx, ny, nz = phase.shape
     subtract = minus.size > 0
+    real, imaginary = np.empty(nz, dtype=np.float32), np.empty(nz, dtype=np.float32)
     for x in range(start * bx, min(nx, stop * bx)):
         for y in range(ny):
-            row = out[x // bx, y // by]
+            angle, w, row = phase[x, y], weight[x, y], out[x // bx, y // by]
+            if subtract:
+                other = minus[x, y]
+                for z in range(nz):
+                    imaginary[z] = angle[z] - other[z]
+            else:
+                imaginary[:] = angle
             for z in range(nz):
-                w = weight[x, y, z]
-                if w > 0:
-                    angle = phase[x, y, z]
-                    if subtract:
-                        angle -= minus[x, y, z]
-                    row[z // bz] += w * complex(np.cos(angle), np.sin(angle))
+                real[z] = w[z] * cosine(imaginary[z])
+                imaginary[z] = w[z] * sine(imaginary[z])
+            for block in range(row.size):
+                a, b = 0.0, 0.0
+                for z in range(block * bz, min(nz, block * bz + bz)):
+                    a += real[z]
+                    b += imaginary[z]
+                row[block] += complex(a, b)
 
 
 def _taps(nodes: Nodes, axis: int, power: int) -> np.ndarray:
@@ -176,45 +190,44 @@ def _moments(volume: np.ndarray, nodes: Nodes, order: int) -> dict[tuple[int, in
     return out
 
 
-def _normal_moments(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """Normal matrix of the local fit at every node, ``(node, 10, 10)`` float64."""
+def _estimator(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """First row of the inverse normal matrix of every node, ``(node, 10)``; 0 where there is hardly any weight."""
     found = _moments(strength, nodes, 4)
-    size = found[0, 0, 0].size
-    out = np.empty((size, len(_POWERS), len(_POWERS)))
-    for i, p in enumerate(_POWERS):
-        for j, q in enumerate(_POWERS):
-            out[:, i, j] = found[p[0] + q[0], p[1] + q[1], p[2] + q[2]].reshape(-1)
+    normal = np.stack([found[power].reshape(-1) for power in _ORDER])
+    out = np.zeros((normal.shape[1], len(_POWERS)))
+    parallel.run(_invert_nodes, len(out), normal, _PLACE, 1e-9 * normal[0].max(), out)
     return out
 
 
-def _local_fit(angles: np.ndarray, strength: np.ndarray, normal: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """Constant term of the local polynomial at every node, rim included."""
-    found = _moments(strength * angles, nodes, 2)
-    right = np.stack([found[p].reshape(-1) for p in _POWERS], axis=1)
-    out = np.zeros(right.shape[0])
-    parallel.run(_solve_nodes, out.size, normal, right, 1e-9 * normal[:, 0, 0].max(), out)
+def _local_fit(values: np.ndarray, estimator: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Constant term of the local polynomial at every node, rim included, from the weighted sums in the blocks."""
+    found = _moments(values, nodes, 2)
+    out = np.zeros(len(estimator))
+    for place, power in enumerate(_POWERS):
+        out += estimator[:, place] * found[power].reshape(-1)
     return out.reshape([n + 2 * _RIM for n in nodes.shape])
 
 
 @kernel(fastmath=False)
-def _solve_nodes(start, stop, normal, right, least, out):
-    """First unknown of each system by Cholesky decomposition, with a ridge; 0 where there is hardly any weight."""
-    size = right.shape[1]
+def _invert_nodes(start, stop, normal, place, least, out):
+    """Solve each system for the unit vector by Cholesky decomposition, with a ridge."""
+    size = place.shape[0]
     lower = np.empty((size, size))
-    solution = np.empty(size)
     for n in range(start, stop):
-        total = normal[n, 0, 0]
+        total = normal[0, n]
         if total <= least:
             continue
         for i in range(size):
             for j in range(i + 1):
-                value = normal[n, i, j]
+                value = normal[place[i, j], n]
                 if i == j and i > 0:
                     value += _RIDGE * total
                 for k in range(j):
                     value -= lower[i, k] * lower[j, k]
                 lower[i, j] = np.sqrt(max(value, 1e-12 * total)) if i == j else value / lower[j, j]
-            value = right[n, i]
+        solution = out[n]
+        for i in range(size):
+            value = 1.0 if i == 0 else 0.0
             for k in range(i):
                 value -= lower[i, k] * solution[k]
             solution[i] = value / lower[i, i]
@@ -223,7 +236,6 @@ def _solve_nodes(start, stop, normal, right, least, out):
             for k in range(i + 1, size):
                 value -= lower[k, i] * solution[k]
             solution[i] = value / lower[i, i]
-        out[n] = solution[0]
 
 
 def _cubic(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -262,10 +262,12 @@ def align_regions(
         votes, reached = np.zeros(sizes.size), np.zeros(sizes.size)
         if across_gaps:
             _carry_outwards(phase, regions, main, votes, reached)
-        order = np.argsort(regions.reshape(-1), kind="stable")
-        ends = np.cumsum(np.bincount(regions.reshape(-1)))
+        outside = np.flatnonzero((regions != main) & (regions > 0))
+        labels = regions.reshape(-1)[outside]
+        outside = outside[np.argsort(labels, kind="stable")]
+        ends = np.cumsum(np.bincount(labels, minlength=sizes.size))
         for region in others:
-            inside = _thinned(order[ends[region - 1] : ends[region]])
+            inside = _thinned(outside[ends[region - 1] : ends[region]])
             if reached[region]:
                 turns[region] = turns[main] + np.rint(votes[region] / reached[region])
             else:
@@ -290,29 +292,43 @@ def _best_turn(phase: np.ndarray, second: np.ndarray | None, ratio: float, voxel
 
 
 def _carry_outwards(phase: np.ndarray, regions: np.ndarray, main: int, votes: np.ndarray, reached: np.ndarray) -> None:
-    _breadth_first(phase.reshape(-1), regions.reshape(-1), *phase.shape, main, votes, reached)
+    missing = np.count_nonzero(np.bincount(regions.reshape(-1))[1:]) - 1
+    _breadth_first(phase.reshape(-1), regions.reshape(-1), *phase.shape, main, missing, votes, reached)
 
 
 @kernel
-def _breadth_first(phase, regions, nx, ny, nz, main, votes, reached):
-    """Carry the phase of region ``main`` outwards; where it first meets another region, sum its turns there."""
+def _breadth_first(phase, regions, nx, ny, nz, main, missing, votes, reached):
+    """Carry the phase of region ``main`` outwards; where it first meets another region, sum its turns there.
+
+    ``missing`` is the number of other regions; the search ends when all have been met.
+    """
     size = phase.size
     carried = np.empty(size, dtype=np.float32)
     seen = np.zeros(size, dtype=np.uint8)
     queue = np.empty(size, dtype=np.int32)
     met_at = np.full(reached.size, -1, dtype=np.int64)
-    head, tail = 0, 0
-    for i in range(size):
-        if regions[i] == main:
-            seen[i] = 1
-            carried[i] = phase[i]
-            queue[tail] = i
-            tail += 1
+    head, tail, last = 0, 0, 0
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                i = (x * ny + y) * nz + z
+                if regions[i] != main:
+                    continue
+                seen[i] = 1
+                edge = (z > 0 and regions[i - 1] != main) or (z < nz - 1 and regions[i + 1] != main)
+                edge = edge or (y > 0 and regions[i - nz] != main) or (y < ny - 1 and regions[i + nz] != main)
+                edge = edge or (x > 0 and regions[i - ny * nz] != main) or (x < nx - 1 and regions[i + ny * nz] != main)
+                if edge:
+                    carried[i] = phase[i]
+                    queue[tail] = i
+                    tail += 1
     level_end, level = tail, 0
     while head < tail:
         if head == level_end:
             level += 1
             level_end = tail
+            if missing == 0 and level > last + 1:
+                break
         i = queue[head]
         head += 1
         z = i % nz
@@ -341,6 +357,8 @@ def _breadth_first(phase, regions, nx, ny, nz, main, votes, reached):
             if region > 0:
                 if met_at[region] < 0:
                     met_at[region] = level
+                    missing -= 1
+                    last = level
                 if level <= met_at[region] + 1:
                     votes[region] += np.floor((carried[j] - phase[j]) * _INVERSE + np.float32(0.5))
                     reached[region] += 1
