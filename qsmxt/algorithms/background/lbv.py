@@ -36,7 +36,8 @@ import numpy as np
 
 from qsmxt.algorithms.background import multigrid
 from qsmxt.algorithms.background.harmonics import remove_harmonics
-from qsmxt.algorithms.background.region import Region
+from qsmxt.algorithms.background.region import EMPTY_INTERIOR, Region
+from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -99,8 +100,9 @@ def lbv(
     True
     """
     region = Region.around(total_field, mask, grid, padding=2 * max(grid.voxel_size))
-    kept = _without_boundary(region.interior(parameters.peel))
-    region.require(kept, max(grid.voxel_size))
+    kept = without_boundary(region.interior(parameters.peel))
+    if not kept.any():
+        raise InputError(EMPTY_INTERIOR)
     size = region.grid.voxel_size
     source = multigrid.negative_laplacian(region.field, kept, size)
     local, _ = multigrid.solve(
@@ -109,7 +111,7 @@ def lbv(
     return region.finish(remove_harmonics(local, kept, region.grid, parameters.harmonic_degree), kept)
 
 
-def _without_boundary(mask: np.ndarray) -> np.ndarray:
+def without_boundary(mask: np.ndarray) -> np.ndarray:
     """The voxels whose six neighbours are in the mask; beyond the edge of the box there is nothing."""
     kept = mask.copy()
     for axis in range(3):

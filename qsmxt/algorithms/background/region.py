@@ -21,6 +21,11 @@ from qsmxt.algorithms.inversion.domain import checked_mask, masked
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
+EMPTY_INTERIOR = (
+    "mask: expected voxels whose six neighbours are in the mask, found none (a single slice?); "
+    "use a method that does not erode, such as pdf"
+)
+
 
 @dataclass(frozen=True)
 class Region:
