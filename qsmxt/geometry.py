@@ -104,6 +104,14 @@ class Grid:
         """Angle between B0 and the nearest voxel axis, rad."""
         return math.acos(min(1.0, max(abs(b) for b in self.b0_direction)))
 
+    @property
+    def slice_axis(self) -> int:
+        """Axis along which voxels are longest by more than a tenth, else the one nearest B0."""
+        order = sorted(range(3), key=lambda axis: self.voxel_size[axis])
+        if self.voxel_size[order[2]] > 1.1 * self.voxel_size[order[1]]:
+            return order[2]
+        return max(range(3), key=lambda axis: abs(self.b0_direction[axis]))
+
     def with_shape(self, shape: tuple[int, int, int]) -> Grid:
         """The same sampling over another number of voxels."""
         return Grid(shape, self.voxel_size, self.b0_direction)

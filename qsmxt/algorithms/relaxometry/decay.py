@@ -39,6 +39,7 @@ from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import bounding_box
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.signal import SAMPLE, noise_level
 from qsmxt.constants import hz_per_ppm
 from qsmxt.errors import InputError
@@ -189,21 +190,13 @@ def attenuation(
     field = np.where(inside, field, np.float32(0))
     if not np.isfinite(field).all():
         raise InputError("total_field: expected finite values in the mask, found NaN or Inf")
-    chosen = range(3) if axes == "all" else (thickest_axis(grid),)
+    chosen = range(3) if axes == "all" else (grid.slice_axis,)
     out = np.ones((len(times), *field.shape), dtype=np.float32)
     for axis in chosen:
         across = np.float32(per_ppm) * _mean_difference(field, inside, axis)
         for echo, time in enumerate(times):
             out[echo] *= np.abs(np.sinc(np.float32(time) * across))
     return np.maximum(out, np.float32(LEAST_ATTENUATION), out=out)
-
-
-def thickest_axis(grid: Grid) -> int:
-    """Axis along which voxels are longest by more than a tenth, else the one nearest B0."""
-    order = np.argsort(grid.voxel_size)
-    if grid.voxel_size[order[2]] > 1.1 * grid.voxel_size[order[1]]:
-        return int(order[2])
-    return int(np.argmax(np.abs(grid.b0_direction)))
 
 
 def _mean_difference(field: np.ndarray, inside: np.ndarray, axis: int) -> np.ndarray:
@@ -217,23 +210,6 @@ def _mean_difference(field: np.ndarray, inside: np.ndarray, axis: int) -> np.nda
     count[1:] += pair
     count[:-1] += pair
     return np.moveaxis(total / np.maximum(count, 1), 0, axis)
-
-
-@kernel(inline="always")
-def decay(x):
-    """exp(-x) for 0 <= x < 80, float32, relative error below 3e-7; vectorises."""
-    y = x * np.float32(-1.4426950408889634)
-    whole = np.floor(y)
-    f = (y - whole) * np.float32(0.6931471805599453)
-    p = np.float32(1 / 5040) + f * np.float32(1 / 40320)
-    p = np.float32(1 / 720) + f * p
-    p = np.float32(1 / 120) + f * p
-    p = np.float32(1 / 24) + f * p
-    p = np.float32(1 / 6) + f * p
-    p = np.float32(0.5) + f * p
-    p = np.float32(1) + f * (np.float32(1) + f * p)
-    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return p * power.view(np.float32)
 
 
 @kernel
