@@ -19,11 +19,23 @@ Departures from the paper
     * The sphere starts at the centre and at half the size of the largest thick piece of the signal (the signal eroded
       until the scalp is gone), not at the centre of gravity of the image, which a bright scalp or a long neck
       displaces.
-    * Three meshes of 162, 642 and 2562 vertices grow one after the other on block means of about 2 mm, which is faster
-      and averages noise.
+    * Three meshes of 162, 642 and 2562 vertices grow one after the other on block means of about 2 mm, smoothed
+      further only if the image is noisy. The inward profiles are sampled every 2 mm from the vertex itself on.
+    * The default of b is 0.65, not 0.5: the surface of a sphere lies at the same place for all b (the edge is steep),
+      but on real heads 0.5 leaks into the orbits and the temporal muscles.
+    * With a clearance c the surface ends at least c before the dark outside: where the image falls below 0.4 of the
+      brightness inside at a distance g along the normal, g < c, the vertex moves inwards by c - g (mean over it and its
+      neighbours), finer than voxels. Where dark fluid separates cortex and bone nothing is lost.
     * Beyond the field of view the image continues with its border values, and vertices are not driven out further
       than 10 mm, so that a slab is cut where it ends and not rounded off.
-    * If the image has no background at all (a crop inside the head), every voxel belongs to the mask.
+    * An image without background (a crop inside the head: the darker class of Otsu's threshold is at least 0.65
+    times as bright as the brighter one) belongs to the mask as a whole.
+    * Inside is where the surface winds around a voxel, so folds leave no holes, and no restart is needed.
+
+Measured
+    Dice with the inside of the skull (b = 0.65, no clearance) on the digital head: 0.98 to 0.99 at 1 to 3 mm, 3 and
+    7 T; 0.97 with a registered template mask on a real T1-weighted head of 2.75 mm. 0.3 s on one core for 164 x 205
+    x 205.
 
 References
 ----------

@@ -1,11 +1,11 @@
 r"""Threshold between the two lowest classes of a Gaussian mixture.
 
-The histogram is modelled as :math:`\sum_k w_k\, N(x; \mu_k, \sigma_k^2)`. Expectation maximisation starts at the
-quantiles of the classes and runs to convergence; the threshold is the intensity between the means of the lowest and
+The histogram is modelled as :math:`\sum_k w_k\, N(x; \mu_k, \sigma_k^2)`. Expectation maximisation starts at
+classes divided by Otsu's thresholds and runs to convergence; the threshold is the intensity between the means of the lowest and
 the next class where both are equally likely. It finds the foot of the background where Otsu's threshold, which
 seeks the middle, cuts into dark tissue.
 
-Departure: a few bins of 256 replace the voxels, so the cost does not depend on the size of the volume.
+Departure: 256 bins replace the voxels, so the cost does not depend on the size of the volume.
 
 References
 ----------
@@ -55,13 +55,22 @@ def fit_mixture(number: np.ndarray, centre: np.ndarray, means: np.ndarray, itera
     return np.stack([weight, mean, np.sqrt(variance)])[:, order]
 
 
+def _initial_means(values: np.ndarray, classes: int) -> np.ndarray:
+    """Means after repeated division, at Otsu's threshold, of the class with the largest sum of squares."""
+    parts = [values]
+    while len(parts) < classes:
+        parts.sort(key=lambda part: part.var() * part.size)
+        widest = parts.pop()
+        threshold = otsu_threshold(widest, zeros=True)
+        parts += [widest[widest < threshold], widest[widest >= threshold]]
+    return np.array([part.mean() for part in parts])
+
+
 def gmm_threshold(image: np.ndarray, classes: int = 2, iterations: int = 200) -> float:
     """Intensity where the lowest and the next class are equally likely."""
     values = samples(image)
     number, centre = counts(values, 256)
-    split = otsu_threshold(image)
-    upper = np.quantile(values[values >= split], (np.arange(classes - 1) + 0.5) / (classes - 1))
-    weight, mean, width = fit_mixture(number, centre, np.append(values[values < split].mean(), upper), iterations)
+    weight, mean, width = fit_mixture(number, centre, _initial_means(values, classes), iterations)
     between = np.linspace(mean[0], mean[1], 2001)
     logs = np.log(weight[:2]) - np.log(width[:2]) - 0.5 * ((between[:, None] - mean[:2]) / width[:2]) ** 2
     return float(between[np.argmax(logs[:, 1] >= logs[:, 0])])

@@ -103,7 +103,7 @@ def local_intensity(mask: np.ndarray, image: np.ndarray, grid: Grid, level: floa
 
 
 def within_margin(dark: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
-    """``dark`` and all voxels whose centre is within ``margin`` (mm) of its surface, half a voxel beyond its centres."""
+    """``dark`` and the voxels whose centre is within ``margin`` (mm) of its surface, half a voxel off its centres."""
     if margin <= 0:
         return dark
     first, second, third = (v * margin / (margin + 0.5 * v) for v in grid.voxel_size)
