@@ -154,6 +154,7 @@ def run_dicom(options: argparse.Namespace, console: Console) -> int:
         opened = read_table(options.source, settings, dataset=options.bids_dir, progress=progress)
         table = opened.__enter__()
     try:
+        console.print(f"{table.files} files, {table.ignored} without MR images, {len(table.rows)} lines in the table")
         if options.dry_run:
             _print_plan(table.rows, table.problems, options.bids_dir, options.overwrite)
             return 0

@@ -127,6 +127,9 @@ def _first_reading(row: Row, has_phase: bool) -> None:
         row.type, row.suffix = "T1w", "T1w" if denoised else "UNIT1"
     elif values & _COMPUTED:
         row.type = "extra"
+    elif "MOSAIC" in values:
+        row.type = "skip"
+        row.warnings.append("mosaic of an echo-planar series")
     elif "LOCALIZER" in values or (_LOCALIZER.search(source.series_description) and row.slices < 16):
         row.type = "skip"
     elif not row.component:

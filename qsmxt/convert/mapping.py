@@ -7,6 +7,7 @@ the tags say, ``n/a`` leaves the entity out. The first line that matches a row d
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -106,7 +107,19 @@ def apply_mapping(rows: Sequence[Row], mapping: Sequence[Line], name: str = "map
             changed.append(row)
             continue
         changed.append(_decided(row, line, name))
+    _warn_of_shared_subjects(changed)
     return changed
+
+
+def _warn_of_shared_subjects(rows: Sequence[Row]) -> None:
+    """Say it if the mapping makes one subject of several patients."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        patients[row.subject].add(row.source.patient_id)
+    for row in rows:
+        if row.type != "skip" and len(patients[row.subject]) > 1:
+            names = ", ".join(repr(name) for name in sorted(patients[row.subject]))
+            row.warnings.append(f"patients {names} all become sub-{row.subject}")
 
 
 def _decided(row: Row, line: Line, name: str) -> Row:

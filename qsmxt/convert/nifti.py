@@ -13,7 +13,6 @@ from typing import Any
 from qsmxt.bids.atomic import write_json
 from qsmxt.convert.archives import Problem
 from qsmxt.convert.dataset import add_participants, add_scans, check_inside, describe, install, save_image
-from qsmxt.convert.dicom import Progress, Report
 from qsmxt.convert.naming import padded, raw_name
 from qsmxt.convert.nifti_table import (
     PRESETS,
@@ -28,6 +27,7 @@ from qsmxt.convert.nifti_table import (
     list_volumes,
     load_volume,
 )
+from qsmxt.convert.settings import Progress, Report
 from qsmxt.convert.sidecar import NEVER
 from qsmxt.convert.table import PARTS
 from qsmxt.convert.vendor import Image, scale_phases

@@ -16,7 +16,6 @@ import pytest
 from qsmxt.bids.acquisition import load_acquisition
 from qsmxt.bids.queries import find_units
 from qsmxt.bids.validation import find_validator, validate
-from qsmxt.convert import dicom
 from qsmxt.convert.dataset import read_tsv
 from qsmxt.convert.dcm2niix import Converter
 from qsmxt.convert.dicom import Report, Settings, convert_table, default_key, read_table
@@ -156,6 +155,51 @@ def test_nothing_is_overwritten_unless_told(head: Head, tmp_path: Path) -> None:
     assert changed == {name for name in before if name.endswith("part-mag_MEGRE.nii.gz")}
 
 
+def test_another_series_of_the_same_name_is_a_problem_not_a_repetition(head: Head, tmp_path: Path) -> None:
+    """A second batch of the same day must not be taken for what is there already, and so be lost."""
+    for number, name in ((2, "first"), (12, "second")):
+        exam = Exam(head.affine, "p")
+        write_siemens(tmp_path / name, exam, head.magnitude, head.wrapped_phase, head.echo_times, series=number)
+        report = convert(tmp_path / name, tmp_path / "bids")
+    assert report.kept == [] and report.written == []
+    assert "another series already has the name" in report.problems[0].reason
+    next((tmp_path / "bids").rglob("*echo-02_part-phase*.nii.gz")).unlink()
+    assert "in part only" in convert(tmp_path / "first", tmp_path / "bids").problems[0].reason
+
+
+def test_other_contrasts_are_valid_bids(head: Head, tmp_path: Path) -> None:
+    """MP2RAGE, T1w, several spin echoes and a time series of gradient echoes."""
+    volume, _ = scaled_magnitude(head.magnitude)
+    phase = siemens_phase(head.wrapped_phase)
+
+    def scan(series: int, images: np.ndarray, times: list[float], kind: str, protocol: str, **extra: Any) -> None:
+        exam = Exam(head.affine, "p", protocol=protocol, extra=extra)
+        scaling = {"slope": 2, "intercept": -4096} if kind == "P" else {}
+        write_classic(tmp_path / "src" / f"{series}", exam, images, times, series=series, manufacturer="SIEMENS",
+                      image_type=["ORIGINAL", "PRIMARY", kind, "ND"], **scaling)  # fmt: skip
+
+    inversion = {"ScanningSequence": ["GR", "IR"], "SequenceName": "*tfl3d1_16ns"}
+    for series, time in ((2, 700), (4, 2500)):
+        scan(series, volume[:1], [0.003], "M", "mp2rage", InversionTime=time, **inversion)
+        scan(series + 1, phase[:1], [0.003], "P", "mp2rage", InversionTime=time, **inversion)
+    scan(6, volume[:1], [0.003], "UNI", "mp2rage", **inversion)
+    scan(7, volume[:1], [0.003], "M", "mprage", InversionTime=900, **inversion)
+    scan(8, volume, [0.02, 0.04, 0.06], "M", "multi_se", ScanningSequence="SE", SequenceName="se2d")
+    for repetition in (1, 2):
+        scan(8 + repetition, volume, [0.004, 0.01, 0.016], "M", "gre", AcquisitionTime=f"10{repetition}000")
+    report = convert(tmp_path / "src", tmp_path / "bids")
+    names = [path.name.removeprefix("sub-p_ses-20240315_").removesuffix(".nii.gz") for path in report.written]
+    assert report.problems == []
+    assert set(names) == {
+        *(f"acq-mp2rage_inv-0{i}_part-{part}_MP2RAGE" for i in (1, 2) for part in ("mag", "phase")),
+        "acq-mp2rage_UNIT1", "acq-mprage_T1w", *(f"acq-multise_echo-0{e}_MESE" for e in (1, 2, 3)),
+        *(f"acq-gre_run-0{r}_echo-0{e}_MEGRE" for r in (1, 2) for e in (1, 2, 3)),
+    }  # fmt: skip
+    sidecar = json.loads(next((tmp_path / "bids").rglob("*inv-02_part-mag_MP2RAGE.json")).read_text())
+    assert sidecar["InversionTime"] == 2.5
+    assert_valid(tmp_path / "bids")
+
+
 def test_a_series_that_fails_leaves_nothing_and_the_others_are_converted(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +331,7 @@ def test_receive_elements_are_kept_or_combined(head: Head, tmp_path: Path, monke
             np.testing.assert_allclose(arrays["echo_times"], head.echo_times)
             return {"wrapped_phase": np.angle(total), "magnitude": np.abs(total)}
 
-    monkeypatch.setattr(dicom, "find_method", lambda key: Sum)
+    monkeypatch.setattr("qsmxt.convert.job.find_method", lambda key: Sum)
     monkeypatch.setattr("qsmxt.convert.coils.find_method", lambda key: Sum)
     report = convert(tmp_path / "src", tmp_path / "bids", Settings(workers=1, combine="default"))
     assert report.problems == []

@@ -59,6 +59,13 @@ def test_a_line_can_name_a_refused_patient(tmp_path: Path) -> None:
     assert (row.type, row.subject, row.warnings) == ("mag", "7", [])
 
 
+def test_several_patients_made_one_subject_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text("type\tsub\nauto\t7\n")
+    rows = apply_mapping([*batch("p1"), *batch("p2")], load_mapping(path))
+    assert all("patients 'p1', 'p2' all become sub-7" in row.warnings for row in rows)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
