@@ -121,8 +121,18 @@ def check_inside(dataset: Path, relative: str | os.PathLike[str]) -> Path:
     return path
 
 
-def describe(dataset: Path, name: str | None = None) -> list[Path]:
-    """Write the files that describe the dataset, where they are missing."""
+def describe(dataset: Path, name: str | None = None, ignored: Iterable[str] = ()) -> list[Path]:
+    """Write the files that describe the dataset, where they are missing.
+
+    Parameters
+    ----------
+    dataset
+        Its folder.
+    name
+        Of the dataset; default: that of the folder.
+    ignored
+        Patterns of files that the validator must not look at, besides :data:`IGNORED`.
+    """
     written = []
     description = dataset / "dataset_description.json"
     if not description.exists():
@@ -137,7 +147,7 @@ def describe(dataset: Path, name: str | None = None) -> list[Path]:
         written.append(write_text(dataset / "README.md", _README.format(version=qsmxt.__version__)))
     ignore = dataset / ".bidsignore"
     lines = ignore.read_text().splitlines() if ignore.exists() else []
-    missing = [pattern for pattern in IGNORED if pattern not in lines]
+    missing = [pattern for pattern in (*IGNORED, *sorted(ignored)) if pattern not in lines]
     if missing:
         written.append(write_text(ignore, "\n".join([*lines, *missing]) + "\n"))
     if (dataset / "participants.tsv").exists() and not (dataset / "participants.json").exists():

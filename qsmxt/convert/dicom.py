@@ -160,7 +160,7 @@ def _finish(dataset: Path, table: Table, settings: Settings, report: Report) -> 
         if row.subject and (dataset / f"sub-{row.subject}").is_dir():
             people[row.subject] = _person(row, settings.anonymise)
     add_participants(dataset, people)
-    describe(dataset)
+    describe(dataset, ignored=report.ignored)
     if settings.mapping is None:
         save_mapping(dataset / SAVED_MAPPING, [row for row in table.rows if not (settings.anonymise and _names(row))])
 

@@ -24,6 +24,10 @@ from qsmxt.convert.vendor import Image, correct_phases
 from qsmxt.errors import QSMxTError
 
 
+#: Numbers that BIDS wants of the inversions of an MP2RAGE; many headers do not have them.
+_MP2RAGE_NUMBERS = {"RepetitionTimeExcitation", "RepetitionTimePreparation", "NumberShots", "InversionTime"}
+
+
 class Job:
     """Units converted by several threads; the report is the only thing that they share."""
 
@@ -154,6 +158,9 @@ class Job:
         if self.settings.anonymise:
             sidecar = without_identity(sidecar, private_words(volume.source))
         target = piece.outputs[part]
+        if target.name.endswith("_MP2RAGE") and not _MP2RAGE_NUMBERS <= set(sidecar):
+            with self.lock:
+                self.report.ignored.add("*_MP2RAGE.*")
         ready_json = write_json(temporary.with_suffix(".json"), sidecar)
         ready = save_image(temporary.with_suffix(".nii.gz"), image)
         return [

@@ -71,9 +71,12 @@ class Report:
         What could not be converted, by name.
     warnings
         What was converted with a reservation, by name.
+    ignored
+        Patterns of files that a validator must not look at.
     """
 
     written: list[Path] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)
