@@ -10,7 +10,9 @@ from the third on. Values are compared as a whole: ``PRIMARY`` is not a phase im
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -67,6 +69,8 @@ _PRIVATE_TAGS = (
 _NUMBER_OF_FRAMES = 0x00280008
 #: Nothing that a classic file needs lies beyond this tag; vendors keep their largest sequences there.
 _LAST_CLASSIC_TAG = 0x20051012
+#: Files up to this size (bytes) are read at once.
+SMALL_FILE = 1 << 19
 #: MR images: classic, enhanced, enhanced colour, and classic ones converted to enhanced.
 _MR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.4{tail}" for tail in ("", ".1", ".3", ".4"))
 #: Transfer syntax of deflated files: nothing limits what such a file inflates to.
@@ -200,10 +204,13 @@ def read_frames(path: str | Path) -> list[Frame]:
                 f"{path}: expected DICOM that is not deflated, found a deflated file; export it uncompressed"
             )
         stream.seek(0)
+        size = os.fstat(stream.fileno()).st_size
+        # seeking in memory is several times faster than in a file
+        source: BinaryIO = io.BytesIO(stream.read()) if size <= SMALL_FILE else stream
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                dataset = _read(stream)
+                dataset = _read(source)
                 if _is_directory(dataset):
                     return []
                 return _frames(dataset, str(path))

@@ -23,7 +23,6 @@ from qsmxt.convert.sidecar import complete, without_identity
 from qsmxt.convert.vendor import Image, correct_phases
 from qsmxt.errors import QSMxTError
 
-
 #: Numbers that BIDS wants of the inversions of an MP2RAGE; many headers do not have them.
 _MP2RAGE_NUMBERS = {"RepetitionTimeExcitation", "RepetitionTimePreparation", "NumberShots", "InversionTime"}
 
@@ -158,7 +157,7 @@ class Job:
         if self.settings.anonymise:
             sidecar = without_identity(sidecar, private_words(volume.source))
         target = piece.outputs[part]
-        if target.name.endswith("_MP2RAGE") and not _MP2RAGE_NUMBERS <= set(sidecar):
+        if target.name.endswith("_MP2RAGE") and not set(sidecar) >= _MP2RAGE_NUMBERS:
             with self.lock:
                 self.report.ignored.add("*_MP2RAGE.*")
         ready_json = write_json(temporary.with_suffix(".json"), sidecar)
