@@ -129,6 +129,8 @@ def convert_table(
     report = Report(problems=list(table.problems))
     _report_rows(table.rows, report)
     units = make_plan(table.rows)
+    if not units:
+        return report
     try:
         dataset.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".qsmxt-convert-", dir=dataset))
