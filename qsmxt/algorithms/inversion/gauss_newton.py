@@ -1,6 +1,7 @@
 r"""Gauss-Newton iteration with conjugate gradients for an edge-weighted total-variation prior.
 
-.. math:: \min_x \tfrac12\|W(e^{iHx} - e^{if})\|_2^2 + \lambda\|M_G\nabla x\|_1 + \tfrac{\beta}{2}\|C(x - \bar x_C)\|_2^2
+.. math:: \min_x \tfrac12\|W(e^{iHx} - e^{if})\|_2^2 + \lambda\|M_G\nabla x\|_1
+          + \tfrac{\beta}{2}\|C(x - \bar x_C)\|_2^2
 
 :math:`f` is the field and :math:`x` the map in radians, :math:`H` a real convolution, :math:`M_G` 0 on edges of the
 magnitude and 1 elsewhere, :math:`C` an optional region of one value. Each outer step solves

@@ -1,0 +1,126 @@
+r"""Total-field inversion (TFI): no background removal.
+
+.. math:: \min_\chi \tfrac12\|W(e^{is\,d*\chi} - e^{is(f-h)})\|_2^2 + s^2\lambda\|M_G\nabla\chi\|_1
+
+:math:`f` is the total field (ppm, ``(x, y, z)``), :math:`d` the unit dipole (integrated over voxels), :math:`W` the
+inverse ``field_noise`` (median 1, cut at 3) times the fourth power of ``fit_quality`` inside the mask and zero outside.
+Sources of the background may lie anywhere outside the mask in a box that extends ``margin`` beyond it. :math:`M_G` is
+0 outside the mask and on edges of the magnitude, as in :mod:`~qsmxt.algorithms.inversion.medi`, whose solver,
+:math:`s` and units of :math:`\lambda` are used; the map outside the mask is dropped.
+
+:math:`h` is the harmonic function with the values of :math:`f` on the rim of the mask
+(:mod:`qsmxt.algorithms.dirichlet`). A harmonic field is one of sources outside the mask, which are free, so its
+subtraction does not move the solution; it takes away the fivefold larger part of the field, on which a solver would
+spend its iterations. The rim itself then has no weight.
+
+Departures from the paper: :math:`h`; a preconditioner in k-space; no prior outside the mask. The image-space
+preconditioner of the paper (30 outside the mask, 1 inside) is left as ``outside``, with 1.5 now the better value:
+digital head, 1.5 mm, 3 T, noise 0.9 ppb, NRMSE from the true total field 23 % at 1 to 2, 55 % at 5, 97 % at 30;
+without :math:`h` 100 % at 30. For comparison total variation from the true *local* field has 25.7 %.
+
+References
+----------
+Liu et al. 2017 (doi:10.1002/mrm.26331).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import kernels
+from qsmxt.algorithms.cropping import Crop
+from qsmxt.algorithms.dirichlet import harmonic_continuation
+from qsmxt.algorithms.inversion.domain import Domain, checked_mask, combined, masked
+from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise
+from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+
+@dataclass(frozen=True)
+class TFIParameters:
+    """Parameters of :func:`tfi`."""
+
+    weight: float = parameter(2e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    outside: float = parameter(1.5, at_least=1, help="how much stronger sources outside the mask are expected to be")
+    margin: float = parameter(30.0, unit="mm", at_least=0, help="width of the box around the mask")
+    edges: float = parameter(0.3, at_least=0, below=1, help="share of magnitude differences that count as edges")
+    csf_weight: float = parameter(0.0, at_least=0, help="how strictly the CSF has one value, if a CSF mask is given")
+    reference_echo_time: float = parameter(
+        "auto", unit="s", above=0, auto=True, help="echo time at which phases are compared"
+    )
+    tolerance: float = parameter(0.03, at_least=0, help="relative change of the map at which outer steps stop")
+    iterations: int = parameter(4, at_least=1, help="most outer steps")
+    inner_tolerance: float = parameter(0.01, at_least=0, help="relative residual of the inner solver")
+    inner_iterations: int = parameter(10, at_least=1, help="most iterations of the inner solver")
+
+
+@method(
+    stage="inversion",
+    key="tfi",
+    title="Total-field inversion",
+    consumes=("total_field", "mask"),
+    optional=("field_noise", "fit_quality", "magnitude", "csf_mask", "field_strength"),
+    produces=("chi",),
+    parameters=TFIParameters,
+    references=("liu2017tfi",),
+    sentence=(
+        "Susceptibility was computed directly from the total field by total-field inversion (weight {weight:g})."
+    ),
+    cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=25),
+)
+def tfi(
+    total_field: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    parameters: TFIParameters = TFIParameters(),
+    *,
+    progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
+    fit_quality: np.ndarray | None = None,
+    magnitude: np.ndarray | None = None,
+    csf_mask: np.ndarray | None = None,
+    field_strength: float | None = None,
+) -> np.ndarray:
+    """Susceptibility (ppm) from the total field (ppm); see the module."""
+    mask = checked_mask(mask, grid)
+    domain, interior = _without_harmonic(total_field, mask, grid, 2 * parameters.margin)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
+    weights = domain.weights_or_mask(field_noise)
+    if fit_quality is not None:
+        weights *= masked("fit_quality", fit_quality, mask, domain.crop) ** 4
+    weights *= weights
+    weights *= domain.crop.extract(interior)
+    edges = edge_mask(combined(magnitude, domain), domain.mask, domain.grid, parameters.edges)
+    edges *= domain.mask
+    dipole = kernels.dipole(domain.grid, "greens")
+    problem = Problem(domain.grid, domain.field * scale, weights, dipole, edges, scale, parameters.weight)
+    add_csf(problem, domain, csf_mask, parameters.csf_weight)
+    chi = minimise(
+        problem,
+        outer=parameters.iterations,
+        inner=parameters.inner_iterations,
+        tolerance=parameters.tolerance,
+        inner_tolerance=parameters.inner_tolerance,
+        scaling=np.where(domain.mask, np.float32(1), np.float32(parameters.outside)),
+        progress=progress,
+    )
+    return domain.finish(chi / scale)
+
+
+def _without_harmonic(
+    total_field: np.ndarray, mask: np.ndarray, grid: Grid, padding: float
+) -> tuple[Domain, np.ndarray]:
+    """The field less its harmonic continuation from the rim, cropped, and the mask without the rim."""
+    crop = Crop.around(mask, grid)
+    field = crop.restore(masked("total_field", total_field, mask, crop))
+    harmonic, interior = harmonic_continuation(field, mask, grid, tolerance=1e-4)
+    if not interior.any():
+        raise InputError(
+            "mask: expected a mask at least three voxels wide along every axis, found no voxel inside its rim; "
+            "use background removal and another inversion"
+        )
+    return Domain.around("total_field", field - harmonic, mask, grid, padding=padding), interior
