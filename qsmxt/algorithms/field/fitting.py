@@ -219,7 +219,7 @@ def fit_given_offset(
         Gauss-Newton steps for the complex signal after the linear fit.
     exponents
         The weights of the values :math:`\varphi_e / T_e` are :math:`M_e^a T_e^b` with these a, b; (2, 2) is least
-        squares.
+        squares. The misfit is always that of the least-squares solution.
     """
     fit = Fit.empty(echoes.usable.shape)
     nothing = np.zeros((0, 0, 0), dtype=np.float32)
@@ -314,36 +314,38 @@ def _fit_one(
                 if in_time and e > 0:
                     for z in range(nz):
                         residual[z] -= TWO_PI * np.floor(residual[z] * TURN + HALF)
-                if least_squares:
+                for z in range(nz):
+                    w = m[z] * m[z] * t
+                    denominator[z] += w * t
+                    omega[z] += w * residual[z] / denominator[z]
+            for _ in range(iterations):
+                numerator[:] = 0
+                for e in range(count):
+                    t, m = times[e], magnitude[e, x, y]
+                    _residual_row(residual, phase[e, x, y], start_offset, omega, t)
                     for z in range(nz):
-                        w = m[z] * m[z] * t
-                        numerator[z] += w * residual[z]
-                        denominator[z] += w * t
-                        omega[z] += w * residual[z] / denominator[z]
-                else:
+                        numerator[z] += m[z] * m[z] * t * sine(residual[z])
+                for z in range(nz):
+                    omega[z] += numerator[z] / denominator[z]
+            for z in range(nz):
+                precision[x, y, z] = denominator[z]
+            _finish_row(
+                phase, magnitude, start_offset, times, x, y, omega, misfit[x, y], signal[x, y], residual
+            )  # fmt: skip
+            if not least_squares:
+                omega[:] = 0
+                squares[:] = 0
+                denominator[:] = tiny
+                for e in range(count):
+                    t, m = times[e], magnitude[e, x, y]
+                    _residual_row(residual, phase[e, x, y], start_offset, omega, t)
                     for z in range(nz):
                         w = m[z] ** a * t**b + tiny
                         denominator[z] += w
                         omega[z] += w * (residual[z] / t) / denominator[z]
                         squares[z] += w * w / max(m[z] * m[z] * t * t, tiny)
-            if least_squares:
-                for _ in range(iterations):
-                    numerator[:] = 0
-                    for e in range(count):
-                        t, m = times[e], magnitude[e, x, y]
-                        _residual_row(residual, phase[e, x, y], start_offset, omega, t)
-                        for z in range(nz):
-                            numerator[z] += m[z] * m[z] * t * sine(residual[z])
-                    for z in range(nz):
-                        omega[z] += numerator[z] / denominator[z]
-                for z in range(nz):
-                    precision[x, y, z] = denominator[z]
-            else:
                 for z in range(nz):
                     precision[x, y, z] = denominator[z] * denominator[z] / max(squares[z], tiny)
-            _finish_row(
-                phase, magnitude, start_offset, times, x, y, omega, misfit[x, y], signal[x, y], residual
-            )  # fmt: skip
 
 
 @kernel

@@ -11,9 +11,10 @@ grid, weighted by distance and by the reliability w of the phase,
 and the map is :math:`c_0(s)`, interpolated by cubics. It reproduces any polynomial of second order up to the rim of the
 data. The sums are separable convolutions of moments on the coarse grid (spacing 0.4 h).
 
-A wrapped phase is first averaged as a complex number in each block of the coarse grid, the block phases are unwrapped
-there, and the fit is repeated on the wrapped differences between the measured phase and the map, which are small; the
-repetition also removes what the fit leaves of third and fourth order, and that the blocks at the rim are not full.
+A wrapped phase is first averaged as a complex number in each block of the coarse grid, and the block phases are
+unwrapped there. Blocks at the rim are not full, so that their means belong to their centroids; the slope of the fit
+carries them to the nodes, and the fit is repeated. Finally everything is repeated on the wrapped differences between
+the measured phase and the map, which removes what the fit leaves of third and fourth order.
 
 References
 ----------
@@ -45,7 +46,10 @@ REACH = 3.0
 _RIM = 2
 
 #: Added to the diagonal of the normal matrix for all but the constant, in units of the sum of weights.
-_RIDGE = 1e-3
+_RIDGE = 1e-5
+
+#: How often the means of the blocks are carried from their centroids to the nodes.
+_CENTRING = 2
 
 #: Exponents of the polynomial of second order.
 _POWERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2))
@@ -73,7 +77,7 @@ class Nodes:
 
 
 def smooth_phase(
-    phase: np.ndarray, weight: np.ndarray, grid: Grid, width: float, *, repetitions: int = 2
+    phase: np.ndarray, weight: np.ndarray, grid: Grid, width: float, *, repetitions: int = 1
 ) -> np.ndarray:
     """Smooth map of a wrapped phase, without wraps.
 
@@ -105,12 +109,13 @@ def smooth_phase(
     usable = (strength > 0).astype(np.uint8)
     regions = unwrap_regions(angles, Edges(angles, usable, "romeo", strength.astype(np.float32)).costs())
     align_regions(angles, regions)
+    centroids = _block_centroids(weight, nodes)
     estimator = _estimator(strength, nodes)
-    total = _local_fit(strength * angles, estimator, nodes)
+    total = _local_fit(angles, strength, centroids, estimator, nodes)
     out = _interpolate(total, nodes, grid.shape)
     for _ in range(repetitions):
         blocks = _block_means(phase, weight, out, nodes)
-        total += _local_fit(strength * np.angle(blocks), estimator, nodes)
+        total += _local_fit(np.angle(blocks), strength, centroids, estimator, nodes)
         out = _interpolate(total, nodes, grid.shape)
     return out
 
@@ -145,6 +150,31 @@ def _sum_blocks(start, stop, phase, weight, minus, bx, by, bz, out):
                     a += real[z]
                     b += imaginary[z]
                 row[block] += complex(a, b)
+
+
+def _block_centroids(weight: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Weighted centroid of every block relative to its node, in widths, float64 ``(3, blocks)``."""
+    sums = np.zeros((4, *nodes.shape))
+    parallel.run(_sum_positions, nodes.shape[0], weight, *nodes.block, sums)
+    out = sums[1:] / np.where(sums[0] > 0, sums[0], 1)
+    return out / (np.array(nodes.width) * np.array(nodes.block))[:, None, None, None]
+
+
+@kernel
+def _sum_positions(start, stop, weight, bx, by, bz, sums):
+    nx, ny, nz = weight.shape
+    for x in range(start * bx, min(nx, stop * bx)):
+        for y in range(ny):
+            w, i, j = weight[x, y], x // bx, y // by
+            for k in range(sums.shape[3]):
+                total, along = 0.0, 0.0
+                for z in range(k * bz, min(nz, k * bz + bz)):
+                    total += w[z]
+                    along += w[z] * (z - k * bz - 0.5 * (bz - 1))
+                sums[0, i, j, k] += total
+                sums[1, i, j, k] += total * (x - i * bx - 0.5 * (bx - 1))
+                sums[2, i, j, k] += total * (y - j * by - 0.5 * (by - 1))
+                sums[3, i, j, k] += along
 
 
 def _taps(nodes: Nodes, axis: int, power: int) -> np.ndarray:
@@ -191,28 +221,45 @@ def _moments(volume: np.ndarray, nodes: Nodes, order: int) -> dict[tuple[int, in
 
 
 def _estimator(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """First row of the inverse normal matrix of every node, ``(node, 10)``; 0 where there is hardly any weight."""
+    """First four rows of the inverse normal matrix of the nodes, ``(4, 10, node)``; 0 where there is hardly any weight.
+
+    They give the value and the slope of the local polynomial at the node.
+    """
     found = _moments(strength, nodes, 4)
     normal = np.stack([found[power].reshape(-1) for power in _ORDER])
-    out = np.zeros((normal.shape[1], len(_POWERS)))
-    parallel.run(_invert_nodes, len(out), normal, _PLACE, 1e-9 * normal[0].max(), out)
+    out = np.zeros((4, len(_POWERS), normal.shape[1]))
+    parallel.run(_invert_nodes, normal.shape[1], normal, _PLACE, 1e-9 * normal[0].max(), out)
     return out
 
 
-def _local_fit(values: np.ndarray, estimator: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """Constant term of the local polynomial at every node, rim included, from the weighted sums in the blocks."""
+def _local_fit(
+    angles: np.ndarray, strength: np.ndarray, centroids: np.ndarray, estimator: np.ndarray, nodes: Nodes
+) -> np.ndarray:
+    """Value of the local polynomial at every node, rim included, from the mean angles in the blocks."""
+    shape = [n + 2 * _RIM for n in nodes.shape]
+    inner = (slice(None), *(slice(_RIM, -_RIM),) * 3)
+    at_nodes = angles
+    for _ in range(_CENTRING):
+        slopes = _solution(strength * at_nodes, estimator[1:], nodes).reshape(3, *shape)[inner]
+        at_nodes = angles - (slopes * centroids).sum(axis=0)
+    return _solution(strength * at_nodes, estimator[:1], nodes).reshape(shape)
+
+
+def _solution(values: np.ndarray, estimator: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """Coefficients of the local polynomials from weighted values in the blocks, ``(coefficient, node)``."""
     found = _moments(values, nodes, 2)
-    out = np.zeros(len(estimator))
+    out = np.zeros((len(estimator), estimator.shape[2]))
     for place, power in enumerate(_POWERS):
         out += estimator[:, place] * found[power].reshape(-1)
-    return out.reshape([n + 2 * _RIM for n in nodes.shape])
+    return out
 
 
 @kernel(fastmath=False)
 def _invert_nodes(start, stop, normal, place, least, out):
-    """Solve each system for the unit vector by Cholesky decomposition, with a ridge."""
+    """Solve each system for the first unit vectors by Cholesky decomposition, with a ridge."""
     size = place.shape[0]
     lower = np.empty((size, size))
+    solution = np.empty(size)
     for n in range(start, stop):
         total = normal[0, n]
         if total <= least:
@@ -225,17 +272,18 @@ def _invert_nodes(start, stop, normal, place, least, out):
                 for k in range(j):
                     value -= lower[i, k] * lower[j, k]
                 lower[i, j] = np.sqrt(max(value, 1e-12 * total)) if i == j else value / lower[j, j]
-        solution = out[n]
-        for i in range(size):
-            value = 1.0 if i == 0 else 0.0
-            for k in range(i):
-                value -= lower[i, k] * solution[k]
-            solution[i] = value / lower[i, i]
-        for i in range(size - 1, -1, -1):
-            value = solution[i]
-            for k in range(i + 1, size):
-                value -= lower[k, i] * solution[k]
-            solution[i] = value / lower[i, i]
+        for unit in range(out.shape[0]):
+            for i in range(size):
+                value = 1.0 if i == unit else 0.0
+                for k in range(i):
+                    value -= lower[i, k] * solution[k]
+                solution[i] = value / lower[i, i]
+            for i in range(size - 1, -1, -1):
+                value = solution[i]
+                for k in range(i + 1, size):
+                    value -= lower[k, i] * solution[k]
+                solution[i] = value / lower[i, i]
+                out[unit, i, n] = solution[i]
 
 
 def _cubic(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
