@@ -30,26 +30,25 @@ _LETTERS = {
     "AA": "Å", "i": "\u0131", "j": "\u0237",
 }  # fmt: skip
 
+_GREEK = {"alpha": "\u03b1", "beta": "\u03b2", "chi": "\u03c7", "delta": "\u03b4", "lambda": "\u03bb", "mu": "\u03bc"}
+
+_FORMULA = re.compile(r"(?<!\\)\$([^$]*)\$")
 _ACCENTED = re.compile(r"\\(?:([\'`^\"~=.])\s*|([uvHckrd])(?=[\s{\\]))\s*(?:\{\s*(\\?[A-Za-z])\s*\}|(\\?[A-Za-z]))")
 _LETTER = re.compile(r"\\(ss|ae|AE|oe|OE|aa|AA|o|O|l|L|i|j)(?![A-Za-z])\s*")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its kind (``article``), key, and fields by lower-case name, in plain Unicode."""
+    """One entry: its kind (``article``), key, fields by lower-case name in plain Unicode, authors as ``Family GN``."""
 
     kind: str
     key: str
     fields: dict[str, str]
-
-    def authors(self) -> list[str]:
-        """Authors as ``Family GN``."""
-        return [_short_name(name) for name in re.split(r"\s+and\s+", self.fields.get("author", "")) if name]
+    authors: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The reference in one line."""
-        authors = self.authors()
-        shown = ", ".join(authors[:6]) + (", et al." if len(authors) > 6 else "")
+        shown = ", ".join(self.authors[:6]) + (", et al." if len(self.authors) > 6 else "")
         parts = [shown, f"({self.fields['year']})" if "year" in self.fields else "", self.fields.get("title", "")]
         text = ". ".join(part.rstrip(".") for part in (" ".join(p for p in parts[:2] if p), parts[2]) if part) + "."
         venue = self.fields.get("journal") or self.fields.get("booktitle") or self.fields.get("publisher", "")
@@ -113,7 +112,8 @@ class _Reader:
                 if key in found:
                     raise self._error(f"expected every key once, found {key!r} again")
                 raw = self._fields(closing)
-                found[key] = Entry(kind, key, {name: plain_text(value) for name, value in raw.items()})
+                fields = {name: plain_text(value) for name, value in raw.items()}
+                found[key] = Entry(kind, key, fields, _authors(raw.get("author", "")))
         return found
 
     def _fields(self, closing: str) -> dict[str, str]:
@@ -215,11 +215,18 @@ def plain_text(value: str) -> str:
     >>> plain_text(r"Jos{\\'e} Mar{\\'{\\i}}a  {QSM}")
     'José María QSM'
     """
+    value = _FORMULA.sub(lambda match: _formula(match.group(1)), value)
     value = _ACCENTED.sub(_accented, value)
     value = _LETTER.sub(lambda match: _LETTERS[match.group(1)], value)
     value = re.sub(r"\\([&%$#_{}])", lambda m: {"{": "\0", "}": "\1"}.get(m.group(1), m.group(1)), value)
     value = value.replace("~", " ").replace("{", "").replace("}", "").replace("\0", "{").replace("\1", "}")
     return " ".join(value.split())
+
+
+def _formula(tex: str) -> str:
+    """A short formula in a title as plain text: Greek letters, indices on the line."""
+    tex = re.sub(r"\\([a-z]+)\s*", lambda match: _GREEK.get(match.group(1), match.group(1)), tex)
+    return re.sub(r"[\^_{}]", "", tex)
 
 
 def _accented(match: re.Match[str]) -> str:
@@ -228,14 +235,27 @@ def _accented(match: re.Match[str]) -> str:
     return unicodedata.normalize("NFC", letter + _ACCENTS[accent])
 
 
-def _short_name(name: str) -> str:
-    """``Family GN`` of ``Family, Given Names`` or ``Given Names Family``; an organisation stays as it is."""
+def _authors(raw: str) -> tuple[str, ...]:
+    """Names of an ``author`` field, which are separated by ``and`` outside braces."""
+    names, depth, start = [], 0, 0
+    for match in re.finditer(r"[{}]|\s+and\s+", raw):
+        if match.group() in "{}":
+            depth += 1 if match.group() == "{" else -1
+        elif depth == 0:
+            names.append(raw[start : match.start()])
+            start = match.end()
+    return tuple(_short_name(name.strip()) for name in (*names, raw[start:]) if name.strip())
+
+
+def _short_name(raw: str) -> str:
+    """``Family GN`` of ``Family, Given Names`` or ``Given Names Family``; a name in braces stays as it is."""
+    name = plain_text(raw)
+    if raw.startswith("{") and raw.endswith("}") and " " in name and "," not in name:
+        return name
     if "," in name:
         family, given = (part.strip() for part in name.split(",", 1))
     else:
         *first, family = name.split()
-        if len(first) > 3 or not first:
-            return name
         given = " ".join(first)
     initials = "".join(part[0] for part in re.split(r"[\s.-]+", given) if part)
-    return f"{family} {initials}"
+    return f"{family} {initials}".strip()

@@ -43,10 +43,15 @@ def step_sentence(step: Mapping[str, Any]) -> str:
 
 def _label(key: str) -> str:
     entry = bibliography()[key]
-    authors = entry.authors()
-    family = authors[0].rsplit(" ", 1)[0] if authors else key
-    others = " et al." if len(authors) > 2 else (f" and {authors[1].rsplit(' ', 1)[0]}" if len(authors) == 2 else "")
-    return f"{family}{others}, {entry.fields.get('year', 'n.d.')}"
+    families = [_family(author) for author in entry.authors] or [key]
+    others = " et al." if len(families) > 2 else "".join(f" and {family}" for family in families[1:])
+    return f"{families[0]}{others}, {entry.fields.get('year', 'n.d.')}"
+
+
+def _family(author: str) -> str:
+    """``Family`` of ``Family GN``; the name of an organisation stays."""
+    family, _, initials = author.rpartition(" ")
+    return family if family and initials.isupper() and len(initials) < 5 else author
 
 
 def reference_keys(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 PLANES = ("sagittal", "coronal", "axial")
 
 #: Length of a pixel of a mosaic, mm.
-PIXEL = 1.0
+PIXEL = 0.5
 
 #: Width of the band of voxels kept around the mask, mm.
 MARGIN = 6.0

@@ -15,6 +15,12 @@ PICTURES: tuple[tuple[str, tuple[float, float] | None, str], ...] = (
     ("mask", None, "Combined magnitude with the outline of the mask"),
     ("total_field", (-0.5, 0.5), "Total field, -0.5 (black) to 0.5 ppm (white)"),
     ("local_field", (-0.1, 0.1), "Local field, -0.1 (black) to 0.1 ppm (white)"),
+    ("chi_paramagnetic", (0.0, 0.1), "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)"),
+    ("chi_diamagnetic", (-0.1, 0.0), "Susceptibility of diamagnetic sources, -0.1 (black) to 0 ppm (white)"),
+    ("r2star", (0.0, 60.0), "R2*, 0 (black) to 60 1/s (white)"),
+    ("t2star", (0.0, 0.08), "T2*, 0 (black) to 80 ms (white)"),
+    ("swi", None, "Susceptibility-weighted image"),
+    ("minimum_intensity_projection", None, "Minimum intensity projection"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -65,7 +66,10 @@ def prepare(units: Sequence[ProcessingUnit], settings: Settings) -> tuple[list[P
     for unit in units:
         try:
             check_unit(unit)
-            prepared.append(Prepared(plan_unit(unit, settings), size_of(unit)))
+            plan = plan_unit(unit, settings)
+            prepared.append(Prepared(plan, size_of(unit)))
+            for note in plan.notes:
+                logger.warning("%s", note)
         except QSMxTError as error:
             skipped.append(Outcome(unit.name, unit.subject, "skipped", str(error), exit_code=error.exit_code))
     return prepared, skipped
@@ -119,11 +123,14 @@ def _run_batch(
     quieten_nipype(logger.getEffectiveLevel())
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
     workflow.config["execution"] = _execution_config(settings)
+    started = time.time()
     watch = Watch({unit_node_name(item.unit): item.unit for item in batch})
     for item in batch:
         unit_workflow = init_unit_wf(item.plan, settings, item.size, context)
         crash_folder = Derivatives(context.out_dir).logs(item.unit.subject)
-        for node in unit_workflow._get_all_nodes():
+        nodes = unit_workflow._get_all_nodes()
+        watch.awaited[unit_workflow.name] = {node.name for node in nodes if node.name.startswith("publish_")}
+        for node in nodes:
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
         workflow.add_nodes([unit_workflow])
     problem = ""
@@ -132,7 +139,7 @@ def _run_batch(
     except Exception as error:
         problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         logger.debug("workflow ended with an error", exc_info=True)
-    return watch.outcomes(context, problem)
+    return watch.outcomes(context, problem, started)
 
 
 def _execution_config(settings: Settings) -> dict[str, Any]:
@@ -171,6 +178,7 @@ class Watch:
         self.units = units
         self.failed: dict[str, str] = {}
         self.finished: dict[str, set[str]] = {name: set() for name in units}
+        self.awaited: dict[str, set[str]] = {name: set() for name in units}
 
     def __call__(self, node: Any, status: str) -> None:
         parts = node.fullname.split(".")
@@ -183,29 +191,29 @@ class Watch:
             self.finished[name].add(node.name)
             logger.info("%s: %s finished", name, node.name)
 
-    def outcomes(self, context: Context, problem: str) -> dict[str, Outcome]:
-        """An outcome for every unit."""
-        return {unit.name: self._outcome(name, unit, context, problem) for name, unit in self.units.items()}
+    def outcomes(self, context: Context, problem: str, started: float) -> dict[str, Outcome]:
+        """An outcome for every unit; crash files from before ``started`` are those of earlier runs."""
+        return {unit.name: self._outcome(name, unit, context, problem, started) for name, unit in self.units.items()}
 
-    def _outcome(self, name: str, unit: ProcessingUnit, context: Context, problem: str) -> Outcome:
+    def _outcome(self, name: str, unit: ProcessingUnit, context: Context, problem: str, started: float) -> Outcome:
         if name in self.failed:
-            files, reason = _crash(Derivatives(context.out_dir).logs(unit.subject), name)
+            files, reason = _crash(Derivatives(context.out_dir).logs(unit.subject), name, started)
             return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1)
-        if any(node.startswith("publish_") for node in self.finished[name]):
+        if self.awaited[name] <= self.finished[name]:
             return Outcome(unit.name, unit.subject, "done")
         return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1)
 
 
-def _crash(folder: Path, name: str) -> tuple[list[str], str]:
-    """Crash files of a unit in ``folder``, newest last, and the last line of the newest one's traceback."""
+def _crash(folder: Path, name: str, started: float) -> tuple[list[str], str]:
+    """Crash files of a unit in ``folder``, newest last, and the last error that the newest one tells of."""
     found = []
-    for path in sorted(folder.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime):
+    recent = [path for path in folder.glob("crash-*.txt") if path.stat().st_mtime >= started - 1]
+    for path in sorted(recent, key=lambda path: path.stat().st_mtime):
         text = path.read_text(encoding="utf-8", errors="replace")
         if f"Node: {WORKFLOW}.{name}." in text:
             found.append((str(path), text))
     if not found:
         return [], ""
-    lines = [line for line in found[-1][1].splitlines() if line.strip()]
-    errors = [line.strip() for line in lines if line.startswith("qsmxt.errors.")]
-    reason = errors[-1].split(":", 1)[-1].strip() if errors else lines[-1].strip()
-    return [path for path, _ in found], reason
+    lines = [line.strip() for line in found[-1][1].splitlines() if line.strip()]
+    errors = [line.partition(": ")[2] for line in lines if line.startswith("qsmxt.errors.")]
+    return [path for path, _ in found], errors[-1] if errors else lines[-1]

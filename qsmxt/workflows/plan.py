@@ -11,7 +11,7 @@ from typing import Any
 
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import NO_METHOD, Settings
-from qsmxt.errors import WorkflowError
+from qsmxt.errors import InputError, WorkflowError
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.registry.methods import Cost, Method, resolve
 
@@ -23,6 +23,9 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "t2star": ("t2star",),
     "separation": ("chi_paramagnetic", "chi_diamagnetic"),
 }
+
+#: Outputs that one echo cannot give.
+SEVERAL_ECHOES = ("r2star", "t2star", "separation")
 
 #: What a stage hands on unchanged when its method is ``none``: from -> to.
 HANDED_ON: dict[str, tuple[str, str]] = {
@@ -95,11 +98,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups of a unit, in order."""
+    """All groups of a unit, in order, the artifacts asked for, and what a user should know."""
 
     unit: ProcessingUnit
     groups: tuple[Group, ...]
-    notes: tuple[str, ...] = field(default=())
+    targets: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def steps(self) -> list[Step]:
         """All steps in order."""
@@ -110,12 +114,21 @@ class Plan:
         return tuple(dict.fromkeys(group.output for group in self.groups))
 
     def saved(self, output: str) -> tuple[str, ...]:
-        """The artifacts that ``output`` adds to the derivatives."""
+        """The artifacts that ``output`` adds to the derivatives.
+
+        Besides what was asked for, these are masks, and the fields on the way to the susceptibility map.
+        """
         groups = [group for group in self.groups if group.output == output]
         steps = [step for group in groups for step in group.steps if not step.name.endswith(f".{NO_METHOD}")]
-        made = [name for step in steps for name in step.produces]
+        made = [name for step in steps for name in step.produces if self._is_saved(name, output)]
         first = ["combined_magnitude"] if output == self.outputs()[0] else []
-        return tuple(name for name in dict.fromkeys([*first, *made]) if ARTIFACTS[name].suffix is not None)
+        return tuple(dict.fromkeys([*first, *made]))
+
+    def _is_saved(self, name: str, output: str) -> bool:
+        artifact = ARTIFACTS[name]
+        if artifact.suffix is None:
+            return False
+        return output == "qsm" or artifact.kind == "mask" or name in self.targets
 
 
 def available_artifacts(unit: ProcessingUnit) -> set[str]:
@@ -129,24 +142,57 @@ def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
     Raises
     ------
     WorkflowError
-        If an output needs something that no chosen method makes.
+        If an output needs something that no chosen method makes, or none was asked for.
+    InputError
+        If the unit has too few echoes for all of them.
     """
+    outputs, notes = _possible(unit, settings)
     chosen, parameters = _candidates(settings, len(unit.echoes))
     known = available_artifacts(unit)
     groups: list[Group] = []
-    for output, targets in OUTPUTS.items():
-        if not getattr(settings.outputs, output, False):
-            continue
+    for output in outputs:
+        targets = OUTPUTS[output]
         steps: list[Step] = []
-        for target in targets:
+        for target in (*_wished(output, targets, chosen, known), *targets):
             for method in _resolve(output, target, chosen, known):
                 steps.append(_step(method, parameters))
                 known.update(method.produces)
         for group in _split(output, steps):
             groups.append(replace(group, after=_after(group, groups)))
-    if not groups:
+    asked = frozenset(target for output in outputs for target in OUTPUTS[output])
+    return Plan(unit, tuple(groups), asked, notes)
+
+
+def _possible(unit: ProcessingUnit, settings: Settings) -> tuple[list[str], tuple[str, ...]]:
+    """The outputs asked for that the unit has enough echoes for, and a note about the others."""
+    asked = [output for output in OUTPUTS if getattr(settings.outputs, output)]
+    if not asked:
         raise WorkflowError("no output was asked for; switch at least one on, such as --r2star")
-    return Plan(unit, tuple(groups))
+    possible = [output for output in asked if len(unit.echoes) > 1 or output not in SEVERAL_ECHOES]
+    left_out = ", ".join(output for output in asked if output not in possible)
+    note = f"{unit.name}: {left_out}: expected several echoes, found one; left out"
+    if not possible:
+        raise InputError(note)
+    return possible, (note,) if left_out else ()
+
+
+def _wished(output: str, targets: tuple[str, ...], chosen: list[Method], known: set[str]) -> list[str]:
+    """What the makers of an output besides the susceptibility map would like to have and somebody can make.
+
+    So that the output is the same whether or not the susceptibility map is made as well.
+    """
+    if output == "qsm":
+        return []
+    makers = [method for target in targets for method in chosen if target in method.produces]
+    names = dict.fromkeys(name for method in makers for name in method.optional if name not in known)
+    wished = []
+    for name in names:
+        try:
+            resolve(name, chosen, known)
+        except WorkflowError:
+            continue
+        wished.append(name)
+    return wished
 
 
 def _resolve(output: str, target: str, chosen: list[Method], known: set[str]) -> list[Method]:

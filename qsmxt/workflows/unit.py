@@ -43,8 +43,8 @@ def unit_node_name(unit: ProcessingUnit) -> str:
 def init_unit_wf(plan: Plan, settings: Settings, size: Size, context: Context, *, name: str | None = None) -> Any:
     """The workflow of one unit.
 
-    Nodes: ``fingerprint`` (always runs), ``load``, the groups of the plan, and for every output ``write_<output>``
-    and ``publish_<output>``; ``figures`` and ``publish_figures`` for the first output.
+    Nodes: ``fingerprint`` (always runs), ``load``, the groups of the plan, and for every output ``write_<output>``,
+    ``publish_<output>``, ``figures_<output>`` and ``publish_figures_<output>``.
     """
     from nipype.pipeline import engine as pe
 
@@ -56,7 +56,7 @@ def init_unit_wf(plan: Plan, settings: Settings, size: Size, context: Context, *
         builder.add_group(group)
     for output in plan.outputs():
         builder.add_output(output)
-    builder.add_figures(plan.outputs()[0])
+        builder.add_figures(output)
     return builder.workflow
 
 
@@ -116,9 +116,9 @@ class _Builder:
         self.workflow.connect([(write, publish, [("folder", "folder"), ("record", "record")])])
 
     def add_figures(self, output: str) -> None:
-        """Figures of the first output."""
-        figures = self.node("figures", DrawFigures(unit=self.unit, code=self.context.code))
-        publish = self.node("publish_figures", Publish(out_dir=str(self.context.out_dir)))
+        """Figures of one output."""
+        figures = self.node(f"figures_{output}", DrawFigures(unit=self.unit, code=self.context.code), "figures")
+        publish = self.node(f"publish_figures_{output}", Publish(out_dir=str(self.context.out_dir)))
         write = self.nodes[f"write_{output}"]
         self.workflow.connect(
             [(write, figures, [("folder", "derivatives"), ("record", "record"), ("fingerprint", "fingerprint")])]

@@ -53,8 +53,8 @@ def test_help_of_the_methods_imports_nothing_heavy():
 #: Keys that are also ordinary words or names of something else; only ``stage.key`` is looked for.
 ORDINARY_WORDS = {
     "value", "open", "close", "fill", "largest", "smooth", "trim", "erode", "dilate", "quality", "robust", "none",
-    "snr", "percentile", "gaussian", "linear", "nonlinear", "sum", "mean", "median", "weighted", "homogeneity", "laplacian",
-    "romeo", "bet", "csf", "region", "whole", "swi", "r2star", "t2star",
+    "snr", "percentile", "gaussian", "linear", "nonlinear", "sum", "mean", "median", "weighted", "homogeneity",
+    "laplacian", "romeo", "bet", "csf", "region", "whole", "swi", "r2star", "t2star",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from qsmxt import config
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
-from qsmxt.errors import WorkflowError
+from qsmxt.errors import InputError, WorkflowError
 from qsmxt.registry import methods as registry
 from qsmxt.registry.methods import Cost, Method
 from qsmxt.workflows import plan as module
@@ -113,7 +113,8 @@ def test_outputs_share_what_they_share(planned):
     assert names(plan)["separation"] == ["separation.separate"]
     after = {group.name: group.after for group in plan.groups}
     assert after["r2star"] == (LOADING,) and after["separation"] == ("chi", "r2star")
-    assert plan.saved("r2star") == ("r2star", "t2star")
+    assert plan.saved("r2star") == ("r2star",), "T2* was not asked for"
+    assert planned(outputs=("t2star", "r2star")).saved("r2star") == ("combined_magnitude", "r2star", "t2star")
 
 
 def test_other_outputs_do_without_the_map(planned):
@@ -129,8 +130,8 @@ def test_a_missing_maker_is_named(planned):
 
 def test_every_parameter_is_spelled_out_in_the_plan():
     settings = config.load(flags={"inversion": {"method": "tkd", "tkd": {"threshold": 0.11}}})
-    step = plan_unit(unit(), settings).steps()[-1]
-    assert step.name == "inversion.tkd" and step.parameters == {"threshold": 0.11, "correct": False}
+    (step,) = (step for step in plan_unit(unit(), settings).steps() if step.name == "inversion.tkd")
+    assert step.parameters == {"threshold": 0.11, "correct": False}
 
 
 def test_memory_follows_the_dearest_step():
@@ -144,3 +145,20 @@ def test_memory_follows_the_dearest_step():
     assert dear.cpu_seconds == pytest.approx(20) and dear.threads == 2
     echoes = estimate_group(Group("g", "qsm", (step("a", 10, ("unwrapped_phase",)),)), size)
     assert echoes.mem_gb - cheap.mem_gb == pytest.approx(3 * 0.04, abs=1e-6)
+
+
+def test_an_output_does_not_depend_on_which_others_are_made(planned):
+    decay = _method("relaxometry", "decay", ("magnitude",), ("r2star", "t2star"), ("total_field", "csf_mask"))
+    alone = planned(outputs=("r2star",), relaxometry=decay)
+    assert names(alone) == {"r2star": ["offset.offset", "unwrapping.unwrap", "field.fit", "relaxometry.decay"]}
+    both = planned(outputs=("qsm", "r2star"), relaxometry=decay)
+    assert {group.name: group.after for group in both.groups}["r2star"] == ("field",)
+
+
+def test_one_echo_gives_no_relaxation_but_all_the_rest():
+    settings = config.load(flags={"outputs": {"r2star": True}})
+    plan = plan_unit(unit(1), settings)
+    assert plan.outputs() == ("qsm",) and "r2star: expected several echoes" in plan.notes[0]
+    assert plan_unit(unit(2), settings).outputs() == ("qsm", "r2star")
+    with pytest.raises(InputError, match="r2star: expected several echoes, found one"):
+        plan_unit(unit(1), config.load(flags={"outputs": {"r2star": True, "qsm": False}}))

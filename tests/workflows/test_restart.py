@@ -17,7 +17,7 @@ from tests.heads import contents, head, write_description, write_subject
 MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
 
 #: Runs that are killed before one is left alone.
-KILLS = 5
+KILLS = int(os.environ.get("QSMXT_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,103 @@
+"""Nodes run methods with exactly the parameters and arrays that the plan names."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from qsmxt.algorithms.inversion.tkd import TKDParameters, tkd
+from qsmxt.geometry import Grid
+from qsmxt.interfaces.methods import BuildMask, RunMethods, mask_steps
+from qsmxt.interfaces.state import State, describe_grid, save_arrays
+
+GRID = Grid((12, 10, 8), (1.0, 1.0, 2.0), (0.0, 0.6, 0.8))
+
+
+@pytest.fixture
+def state(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.zeros(GRID.shape, dtype=bool)
+    mask[2:10, 2:8, 1:7] = True
+    eroded = np.zeros_like(mask)
+    eroded[4:8, 4:6, 2:6] = True
+    field = rng.standard_normal(GRID.shape).astype(np.float32) * mask
+    folder = tmp_path / "before"
+    folder.mkdir()
+    arrays = save_arrays(folder, {"total_field": field, "mask": mask, "eroded_mask": eroded})
+    return State("f", describe_grid(GRID), np.eye(4).tolist(), arrays)
+
+
+def _run(state, steps, folder, kind=RunMethods, **inputs):
+    folder.mkdir(exist_ok=True)
+    interface = kind(state=state.to_json(), plan=json.dumps({"steps": steps}), code="c", **inputs)
+    return State.from_json(interface.run(cwd=str(folder)).outputs.state)
+
+
+def _step(method, consumes, produces, **parameters):
+    return {"method": method, "parameters": parameters, "consumes": consumes, "optional": [], "produces": produces}
+
+
+NONE = _step("background.none", ["total_field"], ["local_field"])
+TKD = _step("inversion.tkd", ["local_field", "mask"], ["chi"], threshold=0.2, correct=False)
+
+
+def test_result_is_that_of_the_function(state, tmp_path):
+    after = _run(state, [NONE, TKD], tmp_path / "node")
+    expected = tkd(state.load("total_field"), state.load("eroded_mask"), GRID, TKDParameters(0.2, False))
+    assert np.array_equal(after.load("chi"), expected), "the eroded mask counts after background removal"
+
+
+def test_handing_on_copies_nothing_and_is_not_reported(state, tmp_path):
+    after = _run(state, [NONE, TKD], tmp_path / "node")
+    assert after.arrays["local_field"] == state.arrays["total_field"]
+    assert [step["method"] for step in after.steps] == ["inversion.tkd"]
+
+
+def test_fingerprint_follows_parameters_code_and_past(state, tmp_path):
+    plain = _run(state, [NONE, TKD], tmp_path / "a").fingerprint
+    assert _run(state, [NONE, TKD], tmp_path / "b", num_threads=2).fingerprint == plain
+    assert _run(state, [NONE, {**TKD, "parameters": {"threshold": 0.3}}], tmp_path / "c").fingerprint != plain
+    past = State.from_json(state.extended({}, fingerprint="g").to_json())
+    assert _run(past, [NONE, TKD], tmp_path / "d").fingerprint != plain
+
+
+def test_two_states_are_united(state, tmp_path):
+    field = State(**{**state.__dict__, "arrays": {"total_field": state.arrays["total_field"]}})
+    rest = {name: file for name, file in state.arrays.items() if name != "total_field"}
+    mask = State(**{**state.__dict__, "arrays": rest})
+    after = _run(field, [NONE, TKD], tmp_path / "node", second=mask.to_json())
+    assert np.array_equal(after.load("chi"), _run(state, [NONE, TKD], tmp_path / "other").load("chi"))
+
+
+def test_masks_follow_the_sections(tmp_path):
+    x, y, z = np.indices((32, 32, 32)) - 16
+    ball = x**2 + y**2 + z**2 <= 100
+    magnitude = np.where(ball, 100.0, 1.0).astype(np.float32)[None]
+    folder = tmp_path / "before"
+    folder.mkdir()
+    arrays = save_arrays(folder, {"magnitude": magnitude})
+    state = State("f", describe_grid(Grid((32, 32, 32))), np.eye(4).tolist(), arrays)
+    step = {
+        "method": "masking.sections", "consumes": ["magnitude"], "optional": [], "produces": ["mask", "reliable_mask"],
+        "parameters": {"sections": ["magnitude:first,value:50,erode:2"], "combine": "and", "human_brain": False},
+    }  # fmt: skip
+    after = _run(state, [step], tmp_path / "node", BuildMask)
+    mask = after.load("mask")
+    assert mask.dtype == bool and not np.any(mask & ~ball)
+    assert 0.4 < mask.sum() / ball.sum() < 0.6, "8^3 of 10^3"
+    assert [step["method"] for step in after.steps] == ["masking.value", "masking.erode"]
+    assert after.steps[1]["parameters"]["radius"] == 2.0
+    assert after.statistics["mask"]["volume_ml"] == pytest.approx(mask.sum() / 1000)
+
+
+def test_every_use_of_a_method_in_a_mask_is_recorded():
+    from qsmxt.algorithms.masking.sections import parse_sections
+
+    step = {"consumes": [], "optional": [], "produces": ["mask"]}
+    sections = parse_sections(["magnitude,bet:0.4,erode:1", "mask:other,erode:2"])
+    steps = mask_steps(sections, step)
+    assert [(s["method"], s["parameters"].get("radius")) for s in steps if "erode" in s["method"]] == [
+        ("masking.erode", 1.0), ("masking.erode", 2.0),
+    ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""The page of a subject: complete, self-contained, and safe against what stands in metadata."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+
+from qsmxt.reports.assemble import read_records, write_report
+from qsmxt.reports.figures import png
+
+EVIL = '<script>alert("x")</script>'
+
+
+def _store(out, subject="1", **changes):
+    record = {
+        "unit": f"sub-{subject}_MEGRE", "subject": subject, "version": "1", "echo_times": [0.005, 0.01],
+        "field_strength": 3.0, "grid": {"shape": [4, 5, 6], "voxel_size": [1, 1, 2], "b0_direction": [0, 0, 1]},
+        "files": {"chi": f"sub-{subject}/anat/sub-{subject}_Chimap.nii.gz"},
+        "steps": [{"method": "inversion.tkd", "parameters": {"threshold": 0.17, "correct": False}}],
+        "notes": ["phase was inverted"], "statistics": {}, **changes,
+    }  # fmt: skip
+    path = out / "logs" / f"sub-{subject}" / "record.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    figure = out / f"sub-{subject}" / "figures" / f"sub-{subject}_Chimap.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_bytes(png(np.zeros((2, 2, 3), dtype=np.uint8)))
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def _parsed(path):
+    tags = _Tags()
+    tags.feed(path.read_text())
+    assert not tags.open
+    return tags.seen
+
+
+def test_page_shows_facts_figures_notes_settings_methods_and_references(tmp_path):
+    _store(tmp_path)
+    page = write_report(tmp_path, "1").read_text()
+    for text in ("sub-1_MEGRE", "4 x 5 x 6", "1 x 1 x 2 mm", "5, 10 ms", "3.0 T", "phase was inverted",
+                 "threshold = 0.17", "Shmueli", "10.1002/mrm.22135"):  # fmt: skip
+        assert text in page, text
+    assert page.count("data:image/png;base64,") == 1
+
+
+def test_reasons_of_failure_are_shown(tmp_path):
+    page = write_report(tmp_path, "1", {"sub-1_MEGRE": "no memory & no hope"}).read_text()
+    assert "no memory &amp; no hope" in page
+
+
+def test_nothing_is_fetched_and_nothing_from_metadata_runs(tmp_path):
+    _store(tmp_path, notes=[EVIL], unit=f"sub-1{EVIL}", field_strength=EVIL,
+           steps=[{"method": f"inversion.{EVIL}", "parameters": {EVIL: EVIL}}])  # fmt: skip
+    seen = _parsed(write_report(tmp_path, "1", {EVIL: EVIL}))
+    assert not {tag for tag, _ in seen} & {"script", "link", "iframe", "object"}
+    assert all(attrs.get("src", "data:").startswith("data:") for _, attrs in seen)
+
+
+def test_units_of_a_subject_share_its_page_and_others_keep_away(tmp_path):
+    _store(tmp_path, "1")
+    _store(tmp_path, "10")
+    page = write_report(tmp_path, "1").read_text()
+    assert "sub-1_MEGRE" in page and "sub-10" not in page
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_damaged_records_are_passed_over(tmp_path):
+    _store(tmp_path)
+    (tmp_path / "logs/sub-1/half.json").write_text('{"unit": "x", "fil')
+    (tmp_path / "logs/sub-1/list.json").write_text("[]")
+    assert [record["unit"] for record in read_records(tmp_path)] == ["sub-1_MEGRE"]
+
+
+def test_same_input_same_bytes(tmp_path):
+    _store(tmp_path)
+    assert write_report(tmp_path, "1").read_bytes() == write_report(tmp_path, "1").read_bytes()
