@@ -1,1 +1,3 @@
 """Multiple orientations: the roster, one line a method."""
+
+from qsmxt.algorithms.orientation.cosmos import cosmos as cosmos

@@ -1,1 +1,5 @@
 """Source separation: the roster, one line a method."""
+
+from qsmxt.algorithms.separation.chiseparation import chiseparation as chiseparation
+from qsmxt.algorithms.separation.closedform import closedform as closedform
+from qsmxt.algorithms.separation.r2starqsm import r2starqsm as r2starqsm

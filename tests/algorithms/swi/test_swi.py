@@ -48,7 +48,7 @@ def test_frequency_of_a_thin_source_survives_and_the_background_vanishes():
     np.testing.assert_allclose(found[20, 22], 10 * (1 - peak), rtol=0.01)
     beside = found[core][~_vein()[core]]
     assert np.abs(beside).max() < 10 * peak * 1.05
-    assert np.abs(found[12:14, 14:30]).max() < 0.02
+    assert np.abs(found[12:14, 14:30]).max() < 0.03
 
 
 def test_filter_is_the_masked_gaussian():

@@ -1,0 +1,63 @@
+r"""R2*-QSM: separation from a gradient-echo scan alone.
+
+.. math:: \chi_+ = \max\Big(0, \frac{\chi + R_2^*/r}{2}\Big), \qquad
+          \chi_- = \min\Big(0, \frac{\chi - R_2^*/r}{2}\Big), \qquad r = 274\,\frac{B_0}{3\,\mathrm T}\ \mathrm{1/s/ppm}
+
+R2* is taken for the effect of the sources, irreversible relaxation included, with a relaxivity r that is larger to
+make up for it. A voxel without sources but with R2 therefore shows equal amounts of both.
+
+References
+----------
+Dimov et al. 2022 (doi:10.1111/jon.13014).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters, checked, closed_form
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+
+@dataclass(frozen=True)
+class R2starQSMParameters:
+    """Parameters of :func:`r2starqsm`."""
+
+    relaxivity: float = parameter(
+        274.0, unit="1/s/ppm", above=0, help="R2* per ppm of either source at 3 T; scales with the field strength"
+    )
+
+
+@method(
+    stage="separation",
+    key="r2starqsm",
+    title="R2*-QSM",
+    consumes=("chi", "r2star", "mask", "field_strength"),
+    produces=PRODUCES,
+    parameters=R2starQSMParameters,
+    references=("dimov2022",),
+    sentence=(
+        "Para- and diamagnetic sources were separated with R2*-QSM (relaxivity of R2* at 3 T {relaxivity:g} 1/s/ppm)."
+    ),
+    cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.03),
+)
+def r2starqsm(
+    chi: np.ndarray,
+    r2star: np.ndarray,
+    mask: np.ndarray,
+    field_strength: float,
+    grid: Grid,
+    parameters: R2starQSMParameters = R2starQSMParameters(),
+    *,
+    progress: Progress | None = None,
+) -> Pair:
+    """Paramagnetic (>= 0) and diamagnetic (<= 0) susceptibility, ppm, float32 ``(x, y, z)``, 0 outside the mask.
+
+    Arguments and errors as those of :func:`qsmxt.algorithms.separation.closedform.closedform`.
+    """
+    values, region = checked(chi, mask, grid)
+    relaxivities = RelaxivityParameters(r2star_relaxivity=parameters.relaxivity)
+    return closed_form(values, Rates(r2star, field_strength).source_sum(region, grid, relaxivities), region)
