@@ -1,8 +1,8 @@
 r"""Threshold between the two lowest classes of a Gaussian mixture.
 
-The histogram is modelled as :math:`\sum_k w_k\, N(x; \mu_k, \sigma_k^2)`. Expectation maximisation starts at
-classes divided by Otsu's thresholds and runs to convergence; the threshold is the intensity between the means of the lowest and
-the next class where both are equally likely. It finds the foot of the background where Otsu's threshold, which
+The histogram is modelled as :math:`\sum_k w_k\, N(x; \mu_k, \sigma_k^2)`. Expectation maximisation starts at classes
+divided by Otsu's thresholds and runs to convergence; the threshold is the intensity between the means of the lowest
+and the next class where both are equally likely. It finds the foot of the background where Otsu's threshold, which
 seeks the middle, cuts into dark tissue.
 
 Departure: 256 bins replace the voxels, so the cost does not depend on the size of the volume.

@@ -17,13 +17,15 @@ class MaskPreset:
     human_brain: bool = True
 
 
-_BRAIN = "magnitude:first,bet:clearance=2.8,trim,close:3,largest,fill"
+_BRAIN = "magnitude:first,bet:clearance=1.5,trim,close:3,largest,fill"
 
 PRESETS: dict[str, MaskPreset] = {
     "gre": MaskPreset((_BRAIN,), "human brain, 3D gradient echo (default)"),
-    "epi": MaskPreset((_BRAIN,), "human brain, echo-planar imaging"),
+    "epi": MaskPreset(
+        ("magnitude:first,bet:0.55:clearance=1,trim,close:3,largest,fill",), "human brain, echo-planar imaging"
+    ),
     "bet": MaskPreset(("magnitude:rss,bet,erode:3",), "human brain, brain extraction and erosion only"),
-    "fast": MaskPreset(("magnitude:first,bet:clearance=2.8",), "human brain, least computing"),
+    "fast": MaskPreset(("magnitude:first,bet:clearance=1.5",), "human brain, least computing"),
     "body": MaskPreset(
         ("magnitude:rss,robust", "phase-quality,otsu,smooth:3,fill"),
         "any part of the body, nothing assumed about the anatomy",
