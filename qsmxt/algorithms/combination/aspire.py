@@ -1,0 +1,106 @@
+r"""ASPIRE: coil combination without any unwrapping, for echo times that are multiples of each other.
+
+If :math:`m = T_1 / (T_2 - T_1)` is an integer (for example :math:`T_2 = 2 T_1`), the coil offset
+:math:`\gamma(\varphi_{c,1} - m\psi)` does not change when :math:`\psi` changes by :math:`2\pi`. Symbols and the sum
+over coils are those of :mod:`qsmxt.algorithms.combination.coils`.
+
+Departure from the paper: the offsets are smoothed by weighted local polynomials
+(:mod:`qsmxt.algorithms.offset.smoothing`).
+
+References
+----------
+Eckstein et al. 2018 (doi:10.1002/mrm.26963).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms.combination.coils import check_coils, combine
+from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: How far m may be from an integer: the error of the offset is this times the wraps of the phase between the echoes.
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class AspireParameters:
+    """Parameters of :func:`aspire`."""
+
+    smoothing: float = parameter(
+        8.0, unit="mm", above=0, help="width of the local polynomials that smooth the offsets of the coils"
+    )
+
+
+@method(
+    stage="combination",
+    key="aspire",
+    title="ASPIRE coil combination",
+    consumes=("coil_phase", "coil_magnitude", "echo_times"),
+    optional=("mask",),
+    produces=("wrapped_phase", "magnitude"),
+    parameters=AspireParameters,
+    references=("eckstein2018",),
+    sentence="Coils were combined with ASPIRE (offsets smoothed over {smoothing} mm).",
+    cost=Cost(bytes_per_voxel=100, threads=2, seconds_per_megavoxel=3.0),
+)
+def aspire(
+    coil_phase: np.ndarray,
+    coil_magnitude: np.ndarray,
+    echo_times: np.ndarray,
+    grid: Grid,
+    parameters: AspireParameters = AspireParameters(),
+    *,
+    progress: Progress | None = None,
+    mask: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Combine the coils coherently; the combined phase has no offset.
+
+    Parameters
+    ----------
+    coil_phase, coil_magnitude
+        ``(coil, echo, x, y, z)``, rad and any unit.
+    echo_times
+        Echo times, s, ascending, at least two; the first must be a multiple of the spacing of the first two.
+    grid
+        Geometry of the volume.
+    parameters
+        See :class:`AspireParameters`.
+    progress
+        Called with the fraction done.
+    mask
+        Voxels from which the offsets are estimated; without it the signal mask.
+
+    Returns
+    -------
+    wrapped_phase, magnitude
+        ``(echo, x, y, z)``, float32, rad in [-pi, pi] and the unit of the input. Coils that are not finite in a voxel
+        are left out there.
+
+    Raises
+    ------
+    InputError
+        If shapes or echo times do not fit, or the mask is empty.
+
+    Examples
+    --------
+    >>> times = np.array([0.005, 0.010])
+    >>> x = np.linspace(-1, 1, 16)[:, None, None] * np.ones((16, 16, 16))
+    >>> offsets = np.stack([0.3 + x, -0.5 * x, 2.0 + 0 * x])
+    >>> phase = offsets[:, None] + 200 * x[None, None] * times[None, :, None, None, None]
+    >>> wrapped, magnitude = aspire(phase, np.ones_like(phase), times, Grid((16, 16, 16)))
+    >>> bool(np.abs(wrapped[0] - x).max() < 0.01)
+    True
+    """
+    phase, magnitude, times = check_coils(coil_phase, coil_magnitude, echo_times, grid)
+    multiple = times[0] / (times[1] - times[0])
+    if abs(multiple - round(multiple)) > TOLERANCE:
+        raise InputError(
+            f"echo times: ASPIRE expects the first to be a multiple of the spacing of the first two, found "
+            f"{times[0]:g} and {times[1]:g} s (a multiple of {multiple:.3f}); use MCPC-3D-S"
+        )
+    return combine(phase, magnitude, times, grid, parameters.smoothing, unwrap=False, mask=mask, progress=progress)
