@@ -101,7 +101,7 @@ def mcpc3ds(
     Returns
     -------
     offset_free_phase
-        Rad in [-pi, pi), float32 ``(echo, x, y, z)``; NaN stays NaN.
+        Rad in [-pi, pi), float32 ``(echo, x, y, z)``; 0 where the phase is not finite.
     phase_offset
         Rad, without wraps, float32 ``(x, y, z)``; extrapolated a few widths beyond the mask, then 0.
 
@@ -197,4 +197,4 @@ def _subtract(start, stop, phase, offset, out):
         for y in range(out.shape[1]):
             a, b, row = phase[x, y], offset[x, y], out[x, y]
             for z in range(row.size):
-                row[z] = wrap(a[z] - b[z])
+                row[z] = wrap(a[z] - b[z]) if abs(a[z]) < np.inf else np.float32(0)

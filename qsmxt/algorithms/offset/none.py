@@ -37,7 +37,7 @@ def none(
     *,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the phase (rad, float32 ``(echo, x, y, z)``) unchanged and an offset of zero.
+    """Return the phase (rad, float32 ``(echo, x, y, z)``; 0 where it is not finite) and an offset of zero.
 
     Raises
     ------
@@ -47,4 +47,6 @@ def none(
     if wrapped_phase.ndim != 4:
         raise InputError(f"wrapped_phase: expected (echo, x, y, z), found shape {wrapped_phase.shape}")
     grid.check("wrapped_phase", wrapped_phase, echoes=wrapped_phase.shape[0])
-    return np.array(wrapped_phase, dtype=np.float32, order="C"), np.zeros(grid.shape, dtype=np.float32)
+    kept = np.array(wrapped_phase, dtype=np.float32, order="C")
+    kept[~np.isfinite(kept)] = 0
+    return kept, np.zeros(grid.shape, dtype=np.float32)
