@@ -7,7 +7,8 @@ With :math:`p = \chi_+ \ge 0` and :math:`n = -\chi_- \ge 0`,
     \min_{p, n \ge 0} \tfrac12 \big\|M\,[D(p - n) - f]\big\|_2^2
         + \tfrac{\mu}{2} \big\|p + n - \rho\big\|_2^2 + \lambda\, [R(p) + R(n)] ,
 
-f being the local field (ppm), D the unit dipole, M the mask, :math:`\rho` (ppm) the sum of the sources from relaxation
+f being the local field (ppm), D the dipole of a voxel ("greens" in :mod:`qsmxt.algorithms.kernels`: positivity bears no
+ringing), M the mask, :math:`\rho` (ppm) the sum of the sources from relaxation
 (:mod:`qsmxt.algorithms.separation.sources`), and R
 
 * ``l1``: total variation :math:`\|\nabla p\|_1`, as the MEDI variant of the paper penalises gradients;
@@ -18,8 +19,8 @@ the dipole and fixes the mean. ``chi`` from an inversion is therefore not needed
 
 Solution
     Sum :math:`a = p + n` and difference :math:`t = p - n` decouple in Fourier space. The alternating direction method
-    of multipliers splits the gradients (penalty :math:`\rho_1 = 30 \lambda`), positivity (:math:`\rho_2`) and, so that the
-    mask can be respected, the data (:math:`\mu_d`; :mod:`qsmxt.algorithms.inversion.splitting`):
+    of multipliers splits the gradients (penalty :math:`\rho_1 = 30 \lambda`), positivity (:math:`\rho_2`) and, so that
+    the mask can be respected, the data (:math:`\mu_d`; :mod:`qsmxt.algorithms.inversion.splitting`):
 
     .. math::
 
@@ -29,8 +30,13 @@ Solution
     Six transforms an iteration.
 
 Weights
-    With ``coupling`` "auto", :math:`\mu = \lambda / 0.9\,\sigma_\rho` and :math:`\sigma_\rho` the noise of
+    With ``coupling`` "auto", :math:`\mu = \lambda / 0.6\,\sigma_\rho` and :math:`\sigma_\rho` the noise of
     :math:`\rho`, taken from third differences of neighbours: steps below the noise are then flattened.
+
+Accuracy
+    On a digital head with known sources (2.5 mm, 7 T, noise 1.5 1/s of R2' and 0.0005 ppm of the field) the structural
+    similarity (XSIM) of both maps is 0.91 and 0.97, that of the closed form 0.82 and 0.94. ``l2`` does not beat the
+    closed form there, so report that beside it.
 
 Departures from the paper
     Total variation without edges from the magnitude, splitting instead of Gauss-Newton steps, one relaxivity.
@@ -58,7 +64,7 @@ from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Noise of rho times this is the width of steps that the automatic coupling flattens.
-NOISE_FACTOR = 0.9
+NOISE_FACTOR = 0.6
 
 #: Penalty of the gradients as a multiple of the weight, 1/(ppm mm).
 GRADIENT_PENALTY = 30.0
@@ -78,8 +84,8 @@ class ChiSeparationParameters(RelaxivityParameters):
     coupling: float | str = parameter(
         "auto", above=0, auto=True, help="weight of the relaxation relative to the field; auto follows from its noise"
     )
-    tolerance: float = parameter(5e-3, at_least=0, help="relative change of the maps at which iteration stops")
-    iterations: int = parameter(60, at_least=1, help="most iterations")
+    tolerance: float = parameter(1e-3, at_least=0, help="relative change of the maps at which iteration stops")
+    iterations: int = parameter(100, at_least=1, help="most iterations")
 
 
 @method(
@@ -93,7 +99,8 @@ class ChiSeparationParameters(RelaxivityParameters):
     references=("shin2021",),
     sentence=(
         "Para- and diamagnetic sources were separated by chi-separation ({prior} prior on gradients, weight "
-        "{weight:g}; relaxivity at 3 T {relaxivity:g} 1/s/ppm for R2', or {r2star_relaxivity:g} 1/s/ppm for R2* without R2)."
+        "{weight:g}; relaxivity at 3 T {relaxivity:g} 1/s/ppm for R2', or {r2star_relaxivity:g} 1/s/ppm for R2* "
+        "without R2)."
     ),
     cost=Cost(bytes_per_voxel=110, seconds_per_megavoxel=4.0),
 )
@@ -170,7 +177,7 @@ class _Solver:
         self.l1 = parameters.prior == "l1"
         self.penalty = np.float32(GRADIENT_PENALTY * weight if self.l1 else weight)
         half = np.float32(0.5) * (self.penalty * kernels.negative_laplacian(grid) + np.float32(SIGN_PENALTY))
-        self.dipole = domain.dipole()
+        self.dipole = kernels.dipole(grid, "greens")
         mu = np.float32(DATA_PENALTY)
         self.for_difference = 1 / (mu * self.dipole * self.dipole + half)
         self.for_data = mu * self.dipole * self.for_difference

@@ -48,7 +48,7 @@ class RelaxivityParameters:
         274.0,
         unit="1/s/ppm",
         above=0,
-        help="the same for R2*, which stands in for R2' where neither R2' nor R2 is known",
+        help="the same for R2*, which stands in where neither R2' nor R2 is known",
     )
 
 
