@@ -1,0 +1,70 @@
+"""``python -m benchmarks [accuracy] [chains] [speed] [--only TEXT]``: print the tables of the documentation."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import chains, heads, speed
+
+PARTS = ("accuracy", "chains", "speed")
+
+
+def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
+    print(f"\n## {title}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def accuracy(only: str) -> None:
+    """The default chain on every head."""
+    rows: list[list[str]] = []
+    header = ["head"]
+    for name in heads.HEADS:
+        if only in name:
+            head = heads.head(name)
+            found = chains.scores(chains.run(chains.default_chain(), head), head)
+            header = ["head", *found]
+            rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print("Default chain, from wrapped phase with our own mask", header, rows)
+
+
+def compare(only: str) -> None:
+    """All chains on the first head."""
+    name = next(iter(heads.HEADS))
+    head = heads.head(name)
+    rows: list[list[str]] = []
+    header = ["chain"]
+    for chain in chains.CHAINS:
+        if only in chain.name:
+            found = chains.scores(chains.run(chain, head), head)
+            header = ["chain", *found]
+            rows.append([chain.name, *(f"{value:.3g}" for value in found.values())])
+    _print(f"Chains on the head {name}", header, rows)
+
+
+def measure(only: str) -> None:
+    """CPU seconds beside QSM.rs."""
+    rows = [[name, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"] for name, ours, theirs in speed.table(only)]
+    _print(
+        f"CPU seconds at 160^3 ({speed.threads()} threads; one transform and back {speed.transform_seconds():.3f})",
+        ["method", "QSMxT", "QSM.rs", "ratio"],
+        rows,
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="tables to make; all if none is named")
+    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    options = parser.parse_args()
+    parts = options.parts or PARTS
+    for part, make in zip(PARTS, (accuracy, compare, measure), strict=True):
+        if part in parts:
+            make(options.only)
+
+
+if __name__ == "__main__":
+    main()
