@@ -8,8 +8,9 @@ import pytest
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.inversion.tv import tv
 from qsmxt.algorithms.metrics import nrmse, xsim
-from qsmxt.algorithms.separation import chiseparation, closedform, r2starqsm
+from qsmxt.algorithms.separation import chiseparation, closedform, r2starqsm, wavesep
 from qsmxt.algorithms.separation.chiseparation import map_noise
+from qsmxt.algorithms.separation.wavesep import shrink_details
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from tests.algorithms.separation.two_sources import two_sources
@@ -104,7 +105,36 @@ def test_noise_of_a_map_is_found_in_the_presence_of_anatomy(head):
     assert abs(map_noise(rho, head.mask) / (1.5 / (137 * 7 / 3)) - 1) < 0.4
 
 
-@pytest.mark.parametrize("function", [closedform, chiseparation])
+@pytest.mark.parametrize("coupling", [0.3, 1.0, 4.0])
+def test_wavelets_without_threshold_are_the_closed_form(voxels, coupling):
+    positive, negative, mask = voxels
+    chi, rate = positive + negative, 137 * (positive - negative)
+    settings = wavesep.method.configure({"strength": 0.0, "coupling": coupling, "iterations": 200})
+    found = wavesep(chi, rate, mask, 3.0, GRID, settings, r2prime=rate)
+    for a, b in zip(found, closedform(chi, rate, mask, 3.0, GRID, r2prime=rate), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_wavelets_are_orthonormal_and_remove_noise():
+    rng = np.random.default_rng(3)
+    volume = rng.standard_normal((21, 16, 19)).astype(np.float32)
+    np.testing.assert_allclose(shrink_details(volume, 0.0, (3, 5, 1)), volume, atol=1e-5)
+    steps = np.zeros((32, 32, 32), dtype=np.float32)
+    steps[8:24, 8:16] = 1
+    np.testing.assert_allclose(shrink_details(steps, 5.0), steps, atol=1e-5)
+    noisy = steps + 0.1 * rng.standard_normal(steps.shape).astype(np.float32)
+    assert np.std(shrink_details(noisy, 0.3) - steps) < 0.02
+
+
+def test_wavelets_improve_the_paramagnetic_map(head):
+    chi = tv(head.local_field, head.mask, head.grid, field_noise=np.ones_like(head.local_field))
+    baseline, found = (_run(f, head, chi=chi) for f in (closedform, wavesep))
+    scores = [xsim(v[0], head.paramagnetic, head.mask) for v in (baseline, found)]
+    assert scores[1] > scores[0] + 0.01
+    assert xsim(found[1], head.diamagnetic, head.mask) > 0.93
+
+
+@pytest.mark.parametrize("function", [closedform, chiseparation, wavesep])
 def test_bad_input_is_named(function, voxels):
     positive, negative, mask = voxels
     chi, rate = positive + negative, 100 * positive
