@@ -29,7 +29,8 @@ SHAPE = (20, 22, 18)
 GRID = Grid(SHAPE, (2.0, 2.0, 2.0))
 #: Anisotropic voxels of the same extent about, oblique field.
 OBLIQUE = Grid(SHAPE, (2.0, 1.8, 2.4), (0.2, -0.4, 0.9))
-ECHO_TIMES = np.array([0.004, 0.009, 0.014])
+#: Equal spacing, the first a multiple of it, as ASPIRE needs.
+ECHO_TIMES = np.array([0.005, 0.010, 0.015])
 FIELD_STRENGTH = 3.0
 COILS = 3
 
