@@ -8,7 +8,7 @@ the earlier method and S the mean over the part in the mask of spheres of ``radi
 
 is repeated until nothing exceeds the limit, but at most ``passes`` times. :math:`\tilde f` and :math:`\sigma` are the
 median and 1.48 times the median absolute deviation of the first field inside the eroded mask :math:`M_\rho`. The filter
-takes smooth residuals away, no single wrong voxels. Vessels have large fields of their own: voxels whose R2* exceeds its
+takes smooth residuals away, no single wrong voxels. Vessels have large fields of their own: where R2* exceeds its
 median by ``vessel_limit`` deviations are left alone, if R2* is given.
 
 Parameters

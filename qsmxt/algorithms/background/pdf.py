@@ -6,20 +6,23 @@ The background is the field of dipoles outside the mask, and the dipoles are tho
 
     \chi_b = \arg\min_\chi \big\| W M \big(f - d * (\bar M \chi)\big) \big\|, \qquad f_l = M\,(f - d * \chi_b),
 
-with d the unit dipole (the Green's function integrated over a voxel, exact for oblique fields and anisotropic voxels),
-:math:`\bar M` everything outside the mask on a box wider by ``padding``, and W the reciprocal noise of the field where
-it is given, relative to its median and cut at 3, else 1. The field of a dipole outside is nearly orthogonal to that of
-one inside, but not near the rim, where some of the local field goes to the background.
+with d the unit dipole on a periodic box, :math:`\bar M` everything outside the mask on a box wider by ``padding``, and W
+the reciprocal noise of the field where it is given, relative to its median and cut at 3, else 1. The field of a dipole
+outside is nearly orthogonal to that of one inside, but not near the rim, where some of the local field goes to the
+background.
 
-Conjugate gradients on the normal equations start from zero. They find the smooth, strong part of the background first
-and the field of sources at the rim, which is that of local sources just as well, last: the number of iterations is the
-regularisation of the method. The box is periodic. That is no error: all images of an outside source lie outside the
-mask or in its images, so its field stays harmonic inside; the padding only gives room for sources.
+The dipole must be that of a voxel and all its images (:mod:`qsmxt.algorithms.background.periodic_dipole`). With one that
+is cut off at half the box, as usual, the sources outside make fields that are not harmonic in the mask, and the more
+conjugate-gradient steps are done the more they take of the local field: on a sphere of 5 mm in the middle of the mask 12 %
+after 30 steps and 28 % after 100. With the sum over the images it is 2 % after either, the iteration converges, and
+neither its length nor the padding is a hidden regularisation any more.
 
 Parameters
-    ``iterations``: the regularisation; more of them lose more of the local field near the rim.
-    ``tolerance``: iteration ends earlier when the gradient of the norm has fallen to this part of its start.
-    ``padding``: room for sources around the mask, mm.
+    ``tolerance``: iteration ends when the gradient of the norm has fallen to this part of its start. ``iterations``: most
+    steps. ``padding``: room for sources around the mask, mm.
+
+Departures from the paper: the periodic dipole; conjugate gradients on the normal equations without padding by a fixed
+number of voxels.
 
 Measured defaults are in the table of :mod:`qsmxt.algorithms.background`.
 
@@ -35,8 +38,9 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import kernels, parallel
+from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
+from qsmxt.algorithms.background.periodic_dipole import periodic_dipole
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.inversion.domain import Domain, filtered
@@ -49,9 +53,9 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class PDFParameters:
     """Parameters of :func:`pdf`."""
 
-    iterations: int = parameter(30, at_least=1, help="most iterations; more lose more of the local field at the rim")
     tolerance: float = parameter(1e-3, above=0, below=1, help="relative gradient at which iteration ends")
-    padding: float = parameter(30.0, unit="mm", at_least=0, help="room for background sources around the mask")
+    iterations: int = parameter(100, at_least=1, help="most iterations")
+    padding: float = parameter(20.0, unit="mm", at_least=0, help="room for background sources around the mask")
 
 
 @method(
@@ -63,7 +67,7 @@ class PDFParameters:
     produces=("local_field", "eroded_mask"),
     parameters=PDFParameters,
     references=("liu2011pdf",),
-    sentence="The background field was removed by projection onto dipole fields ({iterations} iterations).",
+    sentence="The background field was removed by projection onto dipole fields (tolerance {tolerance:g}).",
     cost=Cost(bytes_per_voxel=80, seconds_per_megavoxel=4.0),
 )
 def pdf(
@@ -119,7 +123,7 @@ def _project(
     region: Region, square_weights: np.ndarray, parameters: PDFParameters, progress: Progress | None
 ) -> np.ndarray:
     """The field less its best fit by dipoles outside the mask."""
-    dipole = kernels.dipole(region.grid, "greens")
+    dipole = periodic_dipole(region.grid)
     local, mask = region.field.copy(), region.mask
     length = local.shape[0]
     gradient = filtered(local * square_weights, dipole)
