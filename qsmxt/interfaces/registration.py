@@ -207,7 +207,7 @@ def register_template(
     folder: Path,
     *,
     iterations: Sequence[int],
-) -> tuple[list[str], list[str]]:
+) -> tuple[str, str]:
     """Transform of a template to a subject: rigid, affine, then symmetric and diffeomorphic with all channels.
 
     Parameters
@@ -224,8 +224,7 @@ def register_template(
     Returns
     -------
     forward, inverse
-        Files that bring the template to the subject (warp, affine), and the other way (affine, inverse warp; the affine
-        is to be inverted).
+        Files that bring the template to the subject, and the subject to the template.
     """
     best = _search(fixed[0], moving[0], None, folder / "template")
     stages = [Stage(kind, (8.0, 4.0, 2.0), (500, 250, 100)) for kind in ("Rigid", "Affine")]
@@ -233,7 +232,7 @@ def register_template(
     convergence = f"[{'x'.join(str(n) for n in iterations)},1e-6,10]"
     prefix = folder / "template"
     _run_deformable(fixed, moving, convergence, affine, prefix, mask)
-    return [f"{prefix}1Warp.nii.gz", affine], [affine, f"{prefix}1InverseWarp.nii.gz"]
+    return f"{prefix}Composite.h5", f"{prefix}InverseComposite.h5"
 
 
 def _run(
@@ -263,7 +262,7 @@ def _run_deformable(
         arguments += ["--metric", f"MI[{images.add(f)},{images.add(m)},1,32]"]
     arguments += ["--convergence", convergence, "--shrink-factors", "8x4x2x1", "--smoothing-sigmas", "3x2x1x0vox"]
     arguments += ["-x", images.masks(fixed[0], mask)]
-    _call(arguments, images, prefix)
+    _call(arguments, images, prefix, composite=True)
 
 
 class _Pointers:
@@ -287,8 +286,19 @@ class _Pointers:
         return f"[{get_pointer_string(self.kept[-1])},NA]"
 
 
-def _call(arguments: list[str], images: _Pointers, prefix: Path) -> None:
-    fixed = ["-u", "0", "-z", "1", "--float", "1", "--random-seed", str(SEED), "--write-composite-transform", "0"]
+def _call(arguments: list[str], images: _Pointers, prefix: Path, *, composite: bool = False) -> None:
+    fixed = [
+        "-u",
+        "0",
+        "-z",
+        "1",
+        "--float",
+        "1",
+        "--random-seed",
+        str(SEED),
+        "--write-composite-transform",
+        str(int(composite)),
+    ]
     try:
         ants().registration(fixed=[*arguments, *fixed, "--output", str(prefix)], moving=None)
     except RuntimeError as error:
