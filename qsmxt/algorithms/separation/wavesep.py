@@ -9,8 +9,9 @@ With :math:`p = \chi_+ \ge 0` and :math:`n = -\chi_- \ge 0`,
 
 :math:`\chi` and :math:`\rho` in ppm (:mod:`qsmxt.algorithms.separation.sources`), W an orthonormal Haar transform of
 three levels and :math:`\Lambda` the threshold of its details (approximations are not thresholded). The minimum is
-sought by accelerated proximal gradients (FISTA) from the closed form on; every iteration uses W on another shift of the grid,
-and what comes out is the mean over the last eight of them, which removes the blocks that a fixed Haar transform leaves.
+sought by accelerated proximal gradients (FISTA) from the closed form on; every iteration uses W on another shift of
+the grid, and what comes out is the mean over the last eight of them, which removes the blocks that a fixed Haar
+transform leaves.
 
 The threshold is ``strength`` times the noise of the closed form, found from third differences of neighbours. On a
 digital head with known sources the default raises the similarity (XSIM) of the paramagnetic map from 0.82 to 0.84 and
