@@ -149,6 +149,7 @@ MASKED = {
 
 #: (check, method or stage) -> why the check does not apply.
 EXEMPT: dict[tuple[str, str], str] = {
+    ("zero", "separation"): "without a field there is still relaxation: sources of both signs that cancel",
     ("empty", "masking"): "a step may leave nothing and the next section add to it; the first user of the mask refuses",
 }
 

@@ -4,12 +4,12 @@ With :math:`p = \chi_+ \ge 0` and :math:`n = -\chi_- \ge 0`,
 
 .. math::
 
-    \min_{p, n \ge 0} \tfrac12 \big\|M\,[D(p - n) - f]\big\|_2^2
+    \min_{p, n \ge 0} \tfrac12 \big\|W\,[D(p - n) - f]\big\|_2^2
         + \tfrac{\mu}{2} \big\|p + n - \rho\big\|_2^2 + \lambda\, [R(p) + R(n)] ,
 
 f being the local field (ppm), D the dipole of a voxel ("greens" in :mod:`qsmxt.algorithms.kernels`: positivity bears no
-ringing), M the mask, :math:`\rho` (ppm) the sum of the sources from relaxation
-(:mod:`qsmxt.algorithms.separation.sources`), and R
+ringing), W the mask or, given the noise of the field, its inverse in the mask, :math:`\rho` (ppm) the sum of the
+sources from relaxation (:mod:`qsmxt.algorithms.separation.sources`), and R
 
 * ``l1``: total variation :math:`\|\nabla p\|_1`, as the MEDI variant of the paper penalises gradients;
 * ``l2``: :math:`\tfrac12 \|\nabla p\|_2^2` (per mm), as variants that end in linear least squares (LSQR) do.
@@ -93,7 +93,7 @@ class ChiSeparationParameters(RelaxivityParameters):
     key="chiseparation",
     title="Chi-separation",
     consumes=("local_field", "r2star", "mask", "field_strength"),
-    optional=("r2prime", "r2"),
+    optional=("r2prime", "r2", "field_noise"),
     produces=PRODUCES,
     parameters=ChiSeparationParameters,
     references=("shin2021",),
@@ -115,6 +115,7 @@ def chiseparation(
     progress: Progress | None = None,
     r2prime: np.ndarray | None = None,
     r2: np.ndarray | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> Pair:
     """Paramagnetic (>= 0) and diamagnetic (<= 0) susceptibility, ppm, float32 ``(x, y, z)``, 0 outside the mask.
 
@@ -124,6 +125,8 @@ def chiseparation(
         Relative field of the sources in the mask, ppm.
     r2star, r2prime, r2
         Relaxation rates, 1/s.
+    field_noise
+        Standard deviation of the field, ppm; its inverse, scaled to a median of 1 and cut at 3, then weights the field.
     mask
         Where the field is known and sources are.
     field_strength
@@ -141,7 +144,8 @@ def chiseparation(
     region = checked_mask(mask, grid)
     source_sum = Rates(r2star, field_strength, r2prime, r2).source_sum(region, grid, parameters)
     domain = Domain.around("local_field", local_field, region, grid)
-    solver = _Solver(domain, domain.crop.extract(source_sum), parameters)
+    weights = domain.weights_or_mask(field_noise)
+    solver = _Solver(domain, domain.crop.extract(source_sum), weights * weights, parameters)
     for iteration in range(parameters.iterations):
         moved = solver.step()
         if progress:
@@ -167,7 +171,9 @@ def map_noise(volume: np.ndarray, mask: np.ndarray) -> float:
 class _Solver:
     """Splitting solver; ``kept`` are the non-negative maps p and n on the box."""
 
-    def __init__(self, domain: Domain, source_sum: np.ndarray, parameters: ChiSeparationParameters) -> None:
+    def __init__(
+        self, domain: Domain, source_sum: np.ndarray, weights: np.ndarray, parameters: ChiSeparationParameters
+    ) -> None:
         grid, weight = domain.grid, parameters.weight
         self.grid, self.mask = grid, domain.mask
         coupling = parameters.coupling
@@ -184,7 +190,7 @@ class _Solver:
         self.for_sum = 1 / (np.float32(coupling) + half)
         self.relaxation = fourier.forward(source_sum)
         scale(self.relaxation, np.float32(coupling) * self.for_sum)
-        self.data = SquaredData(domain.field, domain.mask.astype(np.float32), DATA_PENALTY)
+        self.data = SquaredData(domain.field, weights, DATA_PENALTY)
         self.target = np.zeros(grid.shape, dtype=np.float32)
         self.data(np.zeros(grid.shape, dtype=np.float32), self.target)
         self.priors = [Shrinkage(grid), Shrinkage(grid)] if self.l1 else []

@@ -38,7 +38,8 @@ def combined_frequency(
     Parameters
     ----------
     echoes
-        Unwrapped phase (rad) and magnitude of every echo, float32 ``(x, y, slice)``.
+        Unwrapped phase (rad) and magnitude of every echo, float32 ``(x, y, slice)``; a magnitude of NaN or Inf does not
+        count.
     times
         s.
     mask
@@ -127,9 +128,10 @@ def _accumulate(start, stop, phase, magnitude, smooth, norm, mask, time, out, we
             p, m, s, n, inside = phase[x, y], magnitude[x, y], smooth[x, y], norm[x, y], mask[x, y]
             total, share = out[x, y], weight[x, y]
             for z in range(p.size):
+                good = inside[z] and m[z] < np.inf
                 value = m[z] * (p[z] - s[z] / n[z])
-                total[z] += value if inside[z] else np.float32(0)
-                share[z] += m[z] * time if inside[z] else np.float32(0)
+                total[z] += value if good else np.float32(0)
+                share[z] += m[z] * time if good else np.float32(0)
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -67,10 +69,13 @@ def head():
     return two_sources(2.5, 7.0, 0.0005, 1.5)
 
 
-def _run(function, head, **values):
+def _run(function, head, *, field_noise=None, **values):
     first = head.local_field if "local_field" in function.method.consumes else values.pop("chi")
     settings = function.method.configure(values)
-    return function(first, head.r2prime, head.mask, head.field_strength, head.grid, settings, r2prime=head.r2prime)
+    more = {} if field_noise is None else {"field_noise": field_noise}
+    return function(
+        first, head.r2prime, head.mask, head.field_strength, head.grid, settings, r2prime=head.r2prime, **more
+    )
 
 
 def test_joint_separation_beats_the_closed_form_and_the_published_scores(head):
@@ -92,6 +97,20 @@ def test_joint_separation_without_noise_is_nearly_exact():
     assert nrmse(found[0], clean.paramagnetic, clean.mask) < 12
     assert nrmse(found[1], clean.diamagnetic, clean.mask) < 9
     assert xsim(found[0], clean.paramagnetic, clean.mask) > 0.97
+
+
+def test_field_of_great_noise_does_not_count(head):
+    noise = np.where(head.mask, 0.001, 0).astype(np.float32)
+    even, plain = (_run(chiseparation, head, field_noise=n, iterations=15) for n in (noise, None))
+    np.testing.assert_array_equal(even[0], plain[0])
+    spot = (slice(30, 33), slice(40, 43), slice(38, 41))
+    field = head.local_field.copy()
+    field[spot] += 0.3
+    noise[spot] = 10
+    broken = dataclasses.replace(head, local_field=field)
+    trusted, weighted = (_run(chiseparation, broken, field_noise=n, iterations=15) for n in (None, noise))
+    errors = [np.linalg.norm(found[0] - plain[0]) for found in (trusted, weighted)]
+    assert errors[1] < 0.1 * errors[0]
 
 
 def test_joint_separation_keeps_signs_and_region(head):
