@@ -146,7 +146,7 @@ class Decay:
         misfit = np.empty_like(rate)
         times = self.times.astype(np.float32)
         parallel.run(
-            _finish, rate.shape[0], rate, self.magnitude, self.attenuation, times, np.float32(max_rate),
+            _finish, rate.shape[0], rate, self.magnitude, self.attenuation, times, self.usable, np.float32(max_rate),
             s0, deviation, misfit,
         )  # fmt: skip
         noise = self.measured_noise
@@ -213,39 +213,51 @@ def _mean_difference(field: np.ndarray, inside: np.ndarray, axis: int) -> np.nda
 
 
 @kernel
-def _finish(start, stop, rate, magnitude, factors, times, max_rate, s0, precision, misfit):
-    """Limits of the rate, S0, sum of A^2 (T - mean T)^2, and misfit."""
+def span(row):
+    """First and one past the last non-zero of a row; equal if there is none."""
+    first, last = 0, row.size
+    while first < last and not row[first]:
+        first += 1
+    while last > first and not row[last - 1]:
+        last -= 1
+    return first, last
+
+
+@kernel
+def _finish(start, stop, rate, magnitude, factors, times, usable, max_rate, s0, precision, misfit):
+    """Limits of the rate, S0, sum of A^2 (T - mean T)^2, and misfit, between the outermost usable voxels of a row."""
     count, ny, nz = times.size, rate.shape[1], rate.shape[2]
-    model = np.empty((count, nz), dtype=np.float32)
+    models = np.empty((count, nz), dtype=np.float32)
     sums = np.empty((3, nz), dtype=np.float32)
     zero, tiny, longest = np.float32(0), np.float32(1e-30), np.float32(80)
     for x in range(start, stop):
         for y in range(ny):
-            r, amplitude, left, spread = rate[x, y], s0[x, y], misfit[x, y], precision[x, y]
-            for z in range(nz):
+            a, b = span(usable[x, y])
+            r, amplitude, left, spread = rate[x, y, a:b], s0[x, y, a:b], misfit[x, y, a:b], precision[x, y, a:b]
+            for z in range(r.size):
                 r[z] = min(max(r[z], zero), max_rate) if r[z] == r[z] else zero
-            sums[:] = 0
-            squares, cross, first = sums[0], sums[1], sums[2]
+            squares, cross, first = sums[0, a:b], sums[1, a:b], sums[2, a:b]
+            sums[:, a:b] = 0
             for e in range(count):
-                t, m, row = times[e], magnitude[e, x, y], model[e]
-                for z in range(nz):
+                t, m, row = times[e], magnitude[e, x, y, a:b], models[e, a:b]
+                for z in range(r.size):
                     row[z] = decay(min(r[z] * t, longest))
                 if factors.size:
-                    factor = factors[e, x, y]
-                    for z in range(nz):
+                    factor = factors[e, x, y, a:b]
+                    for z in range(r.size):
                         row[z] *= factor[z]
-                for z in range(nz):
+                for z in range(r.size):
                     squares[z] += row[z] * row[z]
                     cross[z] += row[z] * m[z]
                     first[z] += row[z] * row[z] * t
-            for z in range(nz):
+            for z in range(r.size):
                 amplitude[z] = cross[z] / max(squares[z], tiny)
                 first[z] /= max(squares[z], tiny)
                 left[z] = zero
                 spread[z] = zero
             for e in range(count):
-                t, m, row = times[e], magnitude[e, x, y], model[e]
-                for z in range(nz):
+                t, m, row = times[e], magnitude[e, x, y, a:b], models[e, a:b]
+                for z in range(r.size):
                     value = amplitude[z] * row[z]
                     left[z] += (m[z] - value) * (m[z] - value)
                     spread[z] += value * value * (t - first[z]) * (t - first[z])

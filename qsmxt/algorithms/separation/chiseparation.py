@@ -102,7 +102,7 @@ class ChiSeparationParameters(RelaxivityParameters):
         "{weight:g}; relaxivity at 3 T {relaxivity:g} 1/s/ppm for R2', or {r2star_relaxivity:g} 1/s/ppm for R2* "
         "without R2)."
     ),
-    cost=Cost(bytes_per_voxel=110, seconds_per_megavoxel=4.0),
+    cost=Cost(bytes_per_voxel=130, seconds_per_megavoxel=4.0),
 )
 def chiseparation(
     local_field: np.ndarray,
