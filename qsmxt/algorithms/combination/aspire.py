@@ -46,7 +46,7 @@ class AspireParameters:
     parameters=AspireParameters,
     references=("eckstein2018",),
     sentence="Coils were combined with ASPIRE (offsets smoothed over {smoothing} mm).",
-    cost=Cost(bytes_per_voxel=100, threads=2, seconds_per_megavoxel=3.0),
+    cost=Cost(bytes_per_voxel=210, threads=2, seconds_per_megavoxel=2.0),
 )
 def aspire(
     coil_phase: np.ndarray,

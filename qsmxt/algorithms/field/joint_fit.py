@@ -40,15 +40,13 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.field.fitting import Echoes, fit_given_offset
 from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
+from qsmxt.algorithms.offset.regions import join_large_regions
 from qsmxt.algorithms.offset.smoothing import smooth_phase
 from qsmxt.algorithms.signal import signal_mask
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
 from qsmxt.algorithms.unwrapping.weights import PRESETS, Edges
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
-
-#: Regions smaller than this part of the largest one do not tell the offset.
-_LEAST_REGION = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class JointFitParameters:
         "The first echo was unwrapped with ROMEO, a phase offset smoothed over {smoothing} mm was removed, and the "
         "total field was fitted to the complex signal of all echoes."
     ),
-    cost=Cost(bytes_per_voxel=90, threads=2, seconds_per_megavoxel=0.3),
+    cost=Cost(bytes_per_voxel=95, threads=2, seconds_per_megavoxel=0.3),
 )
 def joint_fit(
     wrapped_phase: np.ndarray,
@@ -164,17 +162,16 @@ def _unwrap_first(echoes: Echoes, weights: str) -> np.ndarray:
 def _smooth_offset(echoes: Echoes, regions: np.ndarray, width: float) -> np.ndarray:
     """Smooth phase offset on the box, rad; also settles the whole turns of the regions of the first echo."""
     phase, times, shape = echoes.phase, echoes.times, echoes.usable.shape
-    ratio = (times[1] - times[0]) / times[0]
+    ratio = np.float32((times[1] - times[0]) / times[0])
     scaled, weight = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    sizes = np.bincount(regions.reshape(-1))
-    sizes[0] = 0
-    large = (sizes > _LEAST_REGION * sizes.max())[regions]
     trust = gradient_coherence(phase[0], echoes.usable)
-    trust *= large
-    parallel.run(_scaled_offset, shape[0], phase, echoes.magnitude, trust, np.float32(ratio), scaled, weight)
+    parallel.run(_scaled_offset, shape[0], phase, echoes.magnitude, trust, ratio, scaled, weight)
+    large = join_large_regions(phase[0], regions, scaled, weight, float(ratio))
+    if not large.all():
+        weight *= large
     box = echoes.grid.with_shape(shape)
     offset = smooth_phase(scaled, weight, box, width)
-    offset /= np.float32(ratio)
+    offset /= ratio
     inside = large.reshape(-1).nonzero()[0]
     inside = inside[:: max(1, inside.size // 100_000)]
     mean = np.median(phase[0].reshape(-1)[inside] - offset.reshape(-1)[inside])

@@ -31,6 +31,7 @@ from qsmxt.algorithms.cropping import bounding_box
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
 from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
+from qsmxt.algorithms.offset.regions import join_large_regions
 from qsmxt.algorithms.offset.smoothing import smooth_phase
 from qsmxt.algorithms.signal import signal_mask
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
@@ -69,7 +70,7 @@ class MCPC3DSParameters:
     parameters=MCPC3DSParameters,
     references=("eckstein2018", "eckstein2021thesis", "dymerska2021"),
     sentence="Phase offsets were removed with MCPC-3D-S (smoothed over {smoothing} mm).",
-    cost=Cost(bytes_per_voxel=80, threads=2, seconds_per_megavoxel=0.3),
+    cost=Cost(bytes_per_voxel=75, threads=2, seconds_per_megavoxel=0.2),
 )
 def mcpc3ds(
     wrapped_phase: np.ndarray,
@@ -164,7 +165,9 @@ def _estimate(
     align_regions(difference, regions)
     tell(0.5)
     trust = gradient_coherence(difference, usable) ** 4
-    offset = smooth_phase(phase[0] - ratio * difference, weight * trust, box, parameters.smoothing)
+    rough = phase[0] - ratio * difference
+    trust *= join_large_regions(difference, regions, rough, weight * trust, -float(ratio))
+    offset = smooth_phase(rough, weight * trust, box, parameters.smoothing)
     tell(0.8)
     if parameters.bipolar == "off" or len(times) < 3:
         return offset, None

@@ -37,7 +37,7 @@ from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
 #: Distance of the nodes in units of the width.
-SPACING = 0.4
+SPACING = 0.5
 
 #: The weighting by distance ends at this multiple of the width.
 REACH = 3.0

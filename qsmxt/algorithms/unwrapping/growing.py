@@ -259,9 +259,13 @@ def align_regions(
     others = np.flatnonzero(sizes)
     others = others[others != main]
     if others.size:
-        votes, reached = np.zeros(sizes.size), np.zeros(sizes.size)
+        votes, reached = np.zeros(sizes.size), np.zeros(sizes.size, dtype=np.intp)
         if across_gaps:
-            _carry_outwards(phase, regions, main, votes, reached)
+            voxels, sources = contacts(regions, main)
+            labels, flat = regions.reshape(-1)[voxels], phase.reshape(-1)
+            turn = np.floor((flat[sources] - flat[voxels]) * _INVERSE + np.float32(0.5))
+            votes += np.bincount(labels, turn, sizes.size)
+            reached += np.bincount(labels, minlength=sizes.size)
         outside = np.flatnonzero((regions != main) & (regions > 0))
         labels = regions.reshape(-1)[outside]
         outside = outside[np.argsort(labels, kind="stable")]
@@ -291,23 +295,30 @@ def _best_turn(phase: np.ndarray, second: np.ndarray | None, ratio: float, voxel
     return float(tried[int(np.argmax(scores))])
 
 
-def _carry_outwards(phase: np.ndarray, regions: np.ndarray, main: int, votes: np.ndarray, reached: np.ndarray) -> None:
+def contacts(regions: np.ndarray, main: int) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels in which the other regions are first met on the way out of region ``main``, and where the way began.
+
+    Flat indices. Ways lead over faces, through anything; the voxels met first and those one step later count.
+    """
     missing = np.count_nonzero(np.bincount(regions.reshape(-1))[1:]) - 1
-    _breadth_first(phase.reshape(-1), regions.reshape(-1), *phase.shape, main, missing, votes, reached)
+    found = np.empty((2, np.count_nonzero((regions > 0) & (regions != main))), dtype=np.int32)
+    count = _breadth_first(regions.reshape(-1), *regions.shape, main, missing, int(regions.max()) + 1, found)
+    return found[0, :count], found[1, :count]
 
 
 @kernel
-def _breadth_first(phase, regions, nx, ny, nz, main, missing, votes, reached):
-    """Carry the phase of region ``main`` outwards; where it first meets another region, sum its turns there.
+def _breadth_first(regions, nx, ny, nz, main, missing, count, found):
+    """Search outwards from region ``main``; voxels of other regions that are met first go to ``found``.
 
-    ``missing`` is the number of other regions; the search ends when all have been met.
+    ``missing`` is the number of other regions, ``count`` that of labels; the search ends when all have been met.
+    Returns how many voxels were found.
     """
-    size = phase.size
-    carried = np.empty(size, dtype=np.float32)
+    size = regions.size
+    origin = np.empty(size, dtype=np.int32)
     seen = np.zeros(size, dtype=np.uint8)
     queue = np.empty(size, dtype=np.int32)
-    met_at = np.full(reached.size, -1, dtype=np.int64)
-    head, tail, last = 0, 0, 0
+    met_at = np.full(count, -1, dtype=np.int64)
+    head, tail, last, met = 0, 0, 0, 0
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
@@ -319,7 +330,7 @@ def _breadth_first(phase, regions, nx, ny, nz, main, missing, votes, reached):
                 edge = edge or (y > 0 and regions[i - nz] != main) or (y < ny - 1 and regions[i + nz] != main)
                 edge = edge or (x > 0 and regions[i - ny * nz] != main) or (x < nx - 1 and regions[i + ny * nz] != main)
                 if edge:
-                    carried[i] = phase[i]
+                    origin[i] = i
                     queue[tail] = i
                     tail += 1
     level_end, level = tail, 0
@@ -350,7 +361,7 @@ def _breadth_first(phase, regions, nx, ny, nz, main, missing, votes, reached):
             if not inside or seen[j]:
                 continue
             seen[j] = 1
-            carried[j] = carried[i]
+            origin[j] = origin[i]
             queue[tail] = j
             tail += 1
             region = regions[j]
@@ -360,5 +371,7 @@ def _breadth_first(phase, regions, nx, ny, nz, main, missing, votes, reached):
                     missing -= 1
                     last = level
                 if level <= met_at[region] + 1:
-                    votes[region] += np.floor((carried[j] - phase[j]) * _INVERSE + np.float32(0.5))
-                    reached[region] += 1
+                    found[0, met] = j
+                    found[1, met] = origin[j]
+                    met += 1
+    return met

@@ -61,7 +61,7 @@ class LaplacianParameters:
     parameters=LaplacianParameters,
     references=("schofield2003",),
     sentence="Phase was unwrapped with the Laplacian method.",
-    cost=Cost(bytes_per_voxel=28, threads=2, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=29, threads=2, seconds_per_megavoxel=0.1),
 )
 def laplacian(
     offset_free_phase: np.ndarray,

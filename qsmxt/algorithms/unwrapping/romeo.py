@@ -86,7 +86,7 @@ class RomeoParameters:
     parameters=RomeoParameters,
     references=("dymerska2021",),
     sentence="Phase was unwrapped with ROMEO (weights {weights}, {mode} mode).",
-    cost=Cost(bytes_per_voxel=40, threads=2, seconds_per_megavoxel=0.3),
+    cost=Cost(bytes_per_voxel=40, threads=2, seconds_per_megavoxel=0.2),
 )
 def romeo(
     offset_free_phase: np.ndarray,
