@@ -87,6 +87,27 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
+class GroupSettings:
+    """What the group level makes of the participants' results."""
+
+    require: str = parameter("1", help="fewest scans with results to go on, or all: no scan may be without")
+    statistic: str = parameter("mean", choices=("mean", "median"), help="what of a region is compared")
+    models: tuple[str, ...] = parameter((), help='linear models for every region, such as "chi ~ age + sex"')
+    template: bool = parameter(True, help="average brain of the cohort with its susceptibility")
+    cohort: str = parameter("cohort", help="name of the template, letters and digits: tpl-NAME, space-NAME")
+    voxel_size: float | None = parameter(
+        None, unit="mm", above=0, help="voxels of the template (default: the finest edge of any scan, at least 1)"
+    )
+    target: str | None = parameter(None, help="image to align to at first (default: the sharpest scan)")
+    affine_iterations: int = parameter(2, at_least=0, help="affine rounds of the template")
+    deformable_iterations: int = parameter(4, at_least=0, help="deformable rounds of the template")
+    schedule: tuple[int, int, int, int] = parameter(
+        (100, 70, 50, 10), help="most steps of a deformable registration at 1/8, 1/4, 1/2 and full resolution"
+    )
+    sharpening: float = parameter(0.5, at_least=0, at_most=2, help="unsharp masking of what scans are aligned to")
+
+
+@dataclass(frozen=True)
 class ExecutionSettings:
     """Resources; they never change a result."""
 
@@ -114,6 +135,7 @@ _SECTIONS: dict[str, type] = {
     "acquisition": AcquisitionSettings,
     "masking": MaskingSettings,
     "outputs": OutputSettings,
+    "group": GroupSettings,
     "execution": ExecutionSettings,
 }
 
@@ -125,6 +147,7 @@ class Settings:
     acquisition: AcquisitionSettings = AcquisitionSettings()
     masking: MaskingSettings = MaskingSettings()
     outputs: OutputSettings = OutputSettings()
+    group: GroupSettings = GroupSettings()
     execution: ExecutionSettings = ExecutionSettings()
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
     single_echo: Mapping[str, StageSettings] = field(default_factory=dict)

@@ -25,7 +25,13 @@ LEVELS = ("participant", "group")
 _MEMORY_UNITS = {"": 1e6, "B": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 #: Settings whose flags are written out below instead of being derived.
-_WRITTEN_OUT = {("execution", "mem_gb"), ("execution", "plugin_file"), ("execution", "nprocs"), ("masking", "sections")}
+_WRITTEN_OUT = {
+    ("execution", "mem_gb"),
+    ("execution", "plugin_file"),
+    ("execution", "nprocs"),
+    ("masking", "sections"),
+    ("group", "models"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     _add_selection(parser)
     _add_settings_options(parser)
+    _add_group(parser)
     _add_execution(parser)
     _add_methods(parser)
     return parser
@@ -130,6 +137,16 @@ def _add_settings_options(parser: Parser) -> None:
     _add_section(parser, group, "masking", prefix="mask-")
     for section in ("acquisition", "outputs"):
         _add_section(parser, group, section)
+
+
+def _add_group(parser: Parser) -> None:
+    group = parser.add_argument_group("group level")
+    models = next(d for d in declared_fields(config.GroupSettings) if d.name == "models")
+    parser.add(
+        group, "--model", "--group-models", nargs="+", action=StoreSetting, path=("group", "models"), declared=models,
+        metavar="FORMULA", help=models.declared.help, default=argparse.SUPPRESS,
+    )  # fmt: skip
+    _add_section(parser, group, "group", prefix="group-")
 
 
 def _add_execution(parser: Parser) -> None:

@@ -53,11 +53,33 @@ def run(options: Options) -> int:
     if "participant" in options.levels:
         code = run_participants(options, settings)
     if "group" in options.levels and not options.dry_run:
-        from qsmxt.workflows.group import run_group
-
-        group_code = run_group(options.out_dir.resolve(), options.participants)
+        group_code = gather(options, settings)
         code = code or group_code
     return code
+
+
+def gather(options: Options, settings: Settings) -> int:
+    """The group level."""
+    from qsmxt.workflows.group import run_group
+
+    expected: Any = ()
+    if (options.bids_dir / "dataset_description.json").exists():
+        try:
+            selection = select(options, settings)
+            expected = selection.units
+            for rejected in selection.rejected:
+                logger.warning("group: %s cannot be processed: %s", rejected.name, rejected.error)
+        except QSMxTError as error:
+            logger.warning("group: it is not known who is missing: %s", error)
+    return run_group(
+        options.out_dir.resolve(),
+        options.participants,
+        bids_dir=options.bids_dir.resolve(),
+        settings=settings,
+        expected=expected,
+        work_dir=options.work_dir.resolve(),
+        resources=find_resources(settings),
+    )
 
 
 def run_participants(options: Options, settings: Settings) -> int:

@@ -5,29 +5,112 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from qsmxt.errors import MissingInputError
+from qsmxt.bids.atomic import write_json
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.config import Settings
 from qsmxt.reports.assemble import read_records
+from qsmxt.workflows import tables
+from qsmxt.workflows.cohort import Cohort, check_required, find_cohort, quality_rows, read_covariates
 from qsmxt.workflows.dataset import write_citations
+from qsmxt.workflows.resources import Resources
 
 logger = logging.getLogger("qsmxt")
 
 
-def run_group(out_dir: Path, participants: Sequence[str] | None = None) -> int:
-    """Gather; says which of the ``participants`` asked for are missing.
+def run_group(
+    out_dir: Path,
+    participants: Sequence[str] | None = None,
+    *,
+    bids_dir: Path | None = None,
+    settings: Settings = Settings(),
+    expected: Sequence[ProcessingUnit] = (),
+    work_dir: Path | None = None,
+    resources: Resources | None = None,
+) -> int:
+    """Make tables, template and report of the cohort; says who is missing.
+
+    Parameters
+    ----------
+    out_dir
+        Output dataset with the results of the participants.
+    participants
+        Labels to include; all if ``None``.
+    bids_dir
+        Source dataset with ``participants.tsv``; without it the one in ``out_dir`` counts.
+    settings
+        The table ``group`` of the settings.
+    expected
+        Units of the source dataset that should have results.
+    work_dir, resources
+        For the template, which is made only if both are given.
+
+    Returns
+    -------
+    code
+        0 if everything was made, 1 if the template failed.
 
     Raises
     ------
     MissingInputError
-        If there is nothing to gather.
+        If there is nothing to gather, or less than the settings require.
     """
-    subjects = {str(record["subject"]) for record in read_records(out_dir)}
-    wanted = set(participants) if participants is not None else subjects
-    if not subjects & wanted:
-        raise MissingInputError(
-            f"group: expected finished participants in {out_dir}, found none; run participant first"
-        )
-    for missing in sorted(wanted - subjects):
-        logger.warning("group: sub-%s has no results; left out", missing)
+    cohort = find_cohort(out_dir, participants=participants, expected=expected)
+    for name in cohort.missing:
+        logger.warning("group: %s has no results; left out", name)
+    check_required(cohort, settings.group.require)
+    content = make_tables(out_dir, cohort, settings, [root for root in (bids_dir, out_dir) if root is not None])
+    made: dict[str, Any] = {"failed": ""}
+    if settings.group.template and work_dir is not None and resources is not None:
+        from qsmxt.workflows.template import make_template
+
+        made = make_template(out_dir, cohort, settings, work_dir, resources)
+    write_json(
+        out_dir / "logs" / "group" / "cohort.json",
+        {
+            "scans": [scan.name for scan in cohort.scans],
+            "missing": list(cohort.missing),
+            "template": made.get("members", []),
+            "left_out_of_template": made.get("left_out", {}),
+        },
+    )
     write_citations(out_dir)
-    return 0
+    write_page(out_dir, cohort, content, made)
+    return 1 if made["failed"] else 0
+
+
+def make_tables(
+    out_dir: Path, cohort: Cohort, settings: Settings, roots: Sequence[Path]
+) -> dict[str, list[dict[str, Any]]]:
+    """Write all tables; returns their rows by name."""
+    covariates, dictionary = read_covariates(cohort, roots)
+    unknown = [scan.name for scan in cohort.scans if not covariates[scan.name]]
+    if unknown and len(unknown) < len(cohort.scans):
+        logger.warning("group: not in participants.tsv: %s", ", ".join(unknown))
+    statistic = settings.group.statistic
+    names = tables.covariate_names(covariates)
+    long = tables.region_rows(cohort, covariates)
+    if not long:
+        logger.warning("group: no tables of regions in %s; there will be no statistics of regions", out_dir)
+    content = {
+        "long": long,
+        "wide": tables.wide_rows(cohort, long, covariates) if long else [],
+        "summary": tables.summary_rows(long, statistic),
+        "effects": tables.effect_rows(long, names, statistic),
+        "models": tables.model_rows(long, settings.group.models, names, statistic) if long else [],
+        "agreement": tables.agreement_rows(long, statistic),
+        "quality": quality_rows(cohort, read_records(out_dir)),
+    }
+    tables.write_tables(out_dir, content, dictionary)
+    return content
+
+
+def write_page(out_dir: Path, cohort: Cohort, content: dict[str, list[dict[str, Any]]], made: dict[str, Any]) -> None:
+    """The page of the group; a failure here loses no table."""
+    from qsmxt.reports.group import write_group_report
+
+    try:
+        write_group_report(out_dir, content, cohort.missing, made)
+    except Exception:
+        logger.exception("the page of the group could not be written")
