@@ -33,6 +33,9 @@ CHI_RANGE = (-0.15, 0.25)
 #: Grid on which two placements are compared, mm.
 _COARSE = 4.0
 
+#: Words of HDF5's checksum.
+_WORD = 0xFFFFFFFF
+
 #: Oversampling of labels in transport, and most points for which it is affordable.
 _FINE, _MOST_POINTS = 2, 30_000_000
 
@@ -232,7 +235,10 @@ def register_template(
     convergence = f"[{'x'.join(str(n) for n in iterations)},1e-6,10]"
     prefix = folder / "template"
     _run_deformable(fixed, moving, convergence, affine, prefix, mask)
-    return f"{prefix}Composite.h5", f"{prefix}InverseComposite.h5"
+    files = f"{prefix}Composite.h5", f"{prefix}InverseComposite.h5"
+    for file in files:
+        forget_times(Path(file))
+    return files
 
 
 def _run(
@@ -351,7 +357,7 @@ def transport_labels(
     values = _with_background(present)
     if zero < 0:
         return Transported(values[once], {})
-    box = _box_with_margin(once != zero)
+    box = box_around(once != zero)
     if box is None or _FINE**3 * np.prod([s.stop - s.start for s in box]) > _MOST_POINTS:
         return Transported(values[once], {})
     fine = _refined(reference, box)
@@ -377,11 +383,13 @@ def _with_background(present: np.ndarray) -> np.ndarray:
     return present.astype(kind)
 
 
-def _box_with_margin(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+def box_around(mask: np.ndarray, margin: Sequence[float] = (1, 1, 1)) -> tuple[slice, slice, slice] | None:
+    """Box of a mask with a margin in voxels, cut at the edge; ``None`` if the mask is empty."""
     if not mask.any():
         return None
     starts, stops = bounding_box(mask)
-    x, y, z = (slice(max(0, a - 1), min(n, b + 1)) for a, b, n in zip(starts, stops, mask.shape, strict=True))
+    sides = zip(starts, stops, mask.shape, margin, strict=True)
+    x, y, z = (slice(max(0, a - round(m)), min(n, b + round(m))) for a, b, n, m in sides)
     return x, y, z
 
 
@@ -427,3 +435,54 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Dice coefficient of two masks."""
     total = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / total if total else 0.0
+
+
+def forget_times(path: Path) -> None:
+    """Set the times in the object headers of an HDF5 file to zero, so that equal content means equal bytes.
+
+    A version 2 header is ``OHDR``, version, flags, four times of four bytes if flag 0x20 is set, two words if flag
+    0x10 is set, the length of what follows in ``2**(flags & 3)`` bytes, that, and a checksum over all before it.
+    """
+    content = bytearray(path.read_bytes())
+    at = content.find(b"OHDR")
+    while at >= 0:
+        version, flags = content[at + 4], content[at + 5]
+        width = 1 << (flags & 3)
+        begin = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        end = begin + width + int.from_bytes(content[begin : begin + width], "little")
+        stored = int.from_bytes(content[end : end + 4], "little")
+        if version == 2 and flags & 0x20 and end + 4 <= len(content) and stored == _checksum(bytes(content[at:end])):
+            content[at + 6 : at + 22] = bytes(16)
+            content[end : end + 4] = _checksum(bytes(content[at:end])).to_bytes(4, "little")
+        at = content.find(b"OHDR", at + 4)
+    path.write_bytes(content)
+
+
+def _checksum(data: bytes) -> int:
+    """The hash lookup3 (little endian, initial value 0) that HDF5 uses for its metadata."""
+    a = b = c = (0xDEADBEEF + len(data)) & _WORD
+    position = 0
+    while len(data) - position > 12:
+        a, b, c = (x + y & _WORD for x, y in zip((a, b, c), _words(data[position : position + 12]), strict=True))
+        a, c = (a - c & _WORD) ^ _turned(c, 4), c + b & _WORD
+        b, a = (b - a & _WORD) ^ _turned(a, 6), a + c & _WORD
+        c, b = (c - b & _WORD) ^ _turned(b, 8), b + a & _WORD
+        a, c = (a - c & _WORD) ^ _turned(c, 16), c + b & _WORD
+        b, a = (b - a & _WORD) ^ _turned(a, 19), a + c & _WORD
+        c, b = (c - b & _WORD) ^ _turned(b, 4), b + a & _WORD
+        position += 12
+    a, b, c = (x + y & _WORD for x, y in zip((a, b, c), _words(data[position:].ljust(12, b"\0")), strict=True))
+    for count_c, count_a, count_b in ((14, 11, 25), (16, 4, 14)):
+        c = (c ^ b) - _turned(b, count_c) & _WORD
+        a = (a ^ c) - _turned(c, count_a) & _WORD
+        b = (b ^ a) - _turned(a, count_b) & _WORD
+    return (c ^ b) - _turned(b, 24) & _WORD
+
+
+def _words(data: bytes) -> tuple[int, int, int]:
+    x, y, z = (int.from_bytes(data[k : k + 4], "little") for k in (0, 4, 8))
+    return x, y, z
+
+
+def _turned(value: int, count: int) -> int:
+    return ((value << count) | (value >> (32 - count))) & _WORD
