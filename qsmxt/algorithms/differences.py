@@ -65,14 +65,17 @@ class Shrinkage:
         Grid of the volumes.
     weights
         Factors of the threshold, float32 ``(x, y, z)``; ``None`` means 1 everywhere.
+    relaxation
+        Over-relaxation :math:`\alpha`: :math:`\nabla x` is replaced by :math:`\alpha\nabla x + (1-\alpha) z`. Values of
+        1.5 to 1.8 save a third of the iterations.
 
     Attributes
     ----------
     dual
-        :math:`u`, float32 ``(3, x, y, z)``.
+        :math:`u`, float32 ``(3, x, y, z)``; with relaxation :math:`v`, of which both :math:`u` and :math:`z` follow.
     """
 
-    def __init__(self, grid: Grid, weights: np.ndarray | None = None) -> None:
+    def __init__(self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0) -> None:
         nx, ny, nz = grid.shape
         self.grid = grid
         self.dual = np.zeros((3, nx, ny, nz), dtype=np.float32)
@@ -84,6 +87,7 @@ class Shrinkage:
         self._slab[self._starts] = np.arange(self._starts.size)
         self._halo = np.empty((self._starts.size, ny, nz), dtype=np.float32)
         self._inverse = inverse_sizes(grid)
+        self._relaxation = np.float32(relaxation)
 
     def step(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> np.ndarray:
         r"""Update the dual for ``volume`` and write :math:`\nabla^T(z-u)` to ``out``.
@@ -92,8 +96,8 @@ class Shrinkage:
         """
         np.take(self.dual[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
         parallel.run(
-            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), self._weights, self.dual,
-            self._halo, self._slab, self._inverse, out,
+            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), self._relaxation, self._weights,
+            self.dual, self._halo, self._slab, self._inverse, out,
         )  # fmt: skip
         return out
 
@@ -144,23 +148,44 @@ def _divergence(start, stop, field, inverse, out):
 
 
 @kernel
-def _reflect(upper, lower, dual, factor, threshold, weights, out):
-    """``v - 2 clip(v)`` of ``v = (upper - lower) factor + dual``."""
-    for k in range(out.size):
-        t = threshold * weights[k]
-        v = (upper[k] - lower[k]) * factor + dual[k]
-        out[k] = v - np.float32(2) * min(max(v, -t), t)
+def _reflect(upper, lower, dual, factor, threshold, relaxation, weights, out):
+    """``v - 2 clip(v)`` of ``v = (upper - lower) factor + dual``, or of its over-relaxed form."""
+    if relaxation == 1:
+        for k in range(out.size):
+            t = threshold * weights[k]
+            v = (upper[k] - lower[k]) * factor + dual[k]
+            out[k] = v - np.float32(2) * min(max(v, -t), t)
+    else:
+        for k in range(out.size):
+            t = threshold * weights[k]
+            old = dual[k]
+            v = (
+                relaxation * ((upper[k] - lower[k]) * factor + min(max(old, -t), t))
+                + (np.float32(1) - relaxation) * old
+            )
+            out[k] = v - np.float32(2) * min(max(v, -t), t)
 
 
 @kernel
-def _clip(upper, lower, dual, factor, threshold, weights):
-    for k in range(dual.size):
-        t = threshold * weights[k]
-        dual[k] = min(max((upper[k] - lower[k]) * factor + dual[k], -t), t)
+def _clip(upper, lower, dual, factor, threshold, relaxation, weights):
+    """The state that follows: ``clip(v)``, or ``v`` itself if it is over-relaxed."""
+    if relaxation == 1:
+        for k in range(dual.size):
+            t = threshold * weights[k]
+            dual[k] = min(max((upper[k] - lower[k]) * factor + dual[k], -t), t)
+    else:
+        for k in range(dual.size):
+            t = threshold * weights[k]
+            old = dual[k]
+            v = (
+                relaxation * ((upper[k] - lower[k]) * factor + min(max(old, -t), t))
+                + (np.float32(1) - relaxation) * old
+            )
+            dual[k] = v
 
 
 @kernel
-def _shrink_and_diverge(start, stop, volume, threshold, weights, dual, halo, slab, inverse, out):
+def _shrink_and_diverge(start, stop, volume, threshold, relaxation, weights, dual, halo, slab, inverse, out):
     nx, ny, nz = volume.shape
     plane = np.empty((ny, nz), dtype=np.float32)
     across = np.empty(nz, dtype=np.float32)
@@ -171,26 +196,28 @@ def _shrink_and_diverge(start, stop, volume, threshold, weights, dual, halo, sla
     before = start - 1 if start > 0 else nx - 1
     for j in range(ny):
         w = weights[before, j] if full else weights[0, 0]
-        _reflect(volume[start, j], volume[before, j], halo[slab[start], j], inverse[0], threshold, w, plane[j])
+        _reflect(
+            volume[start, j], volume[before, j], halo[slab[start], j], inverse[0], threshold, relaxation, w, plane[j]
+        )
     for i in range(start, stop):
         after = i + 1 if i + 1 < nx else 0
         w = weights[i, ny - 1] if full else weights[0, 0]
-        _reflect(volume[i, 0], volume[i, ny - 1], dual[1, i, ny - 1], inverse[1], threshold, w, across)
+        _reflect(volume[i, 0], volume[i, ny - 1], dual[1, i, ny - 1], inverse[1], threshold, relaxation, w, across)
         for j in range(ny):
             below = j + 1 if j + 1 < ny else 0
             w = weights[i, j] if full else weights[0, 0]
             row, target = volume[i, j], out[i, j]
-            _reflect(volume[after, j], row, dual[0, i, j], inverse[0], threshold, w, keep)
-            _clip(volume[after, j], row, dual[0, i, j], inverse[0], threshold, w)
+            _reflect(volume[after, j], row, dual[0, i, j], inverse[0], threshold, relaxation, w, keep)
+            _clip(volume[after, j], row, dual[0, i, j], inverse[0], threshold, relaxation, w)
             _difference(plane[j], keep, inverse[0], target)
             plane[j, :] = keep
-            _reflect(volume[i, below], row, dual[1, i, j], inverse[1], threshold, w, keep)
-            _clip(volume[i, below], row, dual[1, i, j], inverse[1], threshold, w)
+            _reflect(volume[i, below], row, dual[1, i, j], inverse[1], threshold, relaxation, w, keep)
+            _clip(volume[i, below], row, dual[1, i, j], inverse[1], threshold, relaxation, w)
             _add_difference(across, keep, inverse[1], target)
             across, keep = keep, across
             successor[: nz - 1] = row[1:]
             successor[nz - 1] = row[0]
-            _reflect(successor, row, dual[2, i, j], inverse[2], threshold, w, along)
-            _clip(successor, row, dual[2, i, j], inverse[2], threshold, w)
+            _reflect(successor, row, dual[2, i, j], inverse[2], threshold, relaxation, w, along)
+            _clip(successor, row, dual[2, i, j], inverse[2], threshold, relaxation, w)
             _add_difference(along[:-1], along[1:], inverse[2], target[1:])
             target[0] += (along[nz - 1] - along[0]) * inverse[2]

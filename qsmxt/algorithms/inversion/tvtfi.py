@@ -53,6 +53,10 @@ HARMONIC_DEGREE = 4
 #: 42.2, 30.1; 8: 33.7, 48.6, 43.3, 34.7. Too much of it forgets the field around strong sources.
 QUALITY_POWER = 3
 
+#: Over-relaxation of both splits. NRMSE five voxels inside digital heads (3 T; the same 25 degrees oblique; 7 T, 1 mm)
+#: after 30 iterations with 1: 31.4, 34.9, 29.4 %; after 22 with 1.7: 29.1, 32.9, 28.7 %.
+RELAXATION = 1.7
+
 
 @dataclass(frozen=True)
 class TVTFIParameters:
@@ -62,7 +66,7 @@ class TVTFIParameters:
         2e-4, unit="ppm mm", above=0, help="weight of the total variation inside the mask; larger is smoother"
     )
     iterations: int = parameter(
-        30, at_least=1, help="iterations; fewer damp what the data hardly determine, more sharpen and add streaks"
+        22, at_least=1, help="iterations; fewer damp what the data hardly determine, more sharpen and add streaks"
     )
     margin: float = parameter(
         8.0, unit="mm", at_least=0, help="width of the shell around the mask in which background sources may lie"
@@ -190,15 +194,15 @@ def _solve(
     denominator[0, 0, 0] = np.inf
     from_gradient, from_field = rho / denominator, mu * dipole / denominator
     del denominator
-    shrinkage = Shrinkage(grid, inside.astype(np.float32))
-    dual = np.zeros(grid.shape, dtype=np.float32)
+    shrinkage = Shrinkage(grid, inside.astype(np.float32), RELAXATION)
+    state = np.zeros(grid.shape, dtype=np.float32)
     x = np.zeros(grid.shape, dtype=np.float32)
     right = np.zeros(grid.shape, dtype=np.float32)
     pair = np.zeros(grid.shape, dtype=np.complex64)
     threads = parallel.thread_count()
     for iteration in range(parameters.iterations):
         shrinkage.step(x, 1 / parameters.gradient_penalty, right)
-        parallel.run(_fit, grid.shape[0], field, weights, mu, right, dual, pair)
+        parallel.run(_fit, grid.shape[0], field, weights, mu, np.float32(RELAXATION), right, state, pair)
         pair = scipy.fft.fftn(pair, workers=threads, overwrite_x=True)
         parallel.run(_combine, grid.shape[0], pair, dipole, from_gradient, from_field)
         pair = scipy.fft.ifftn(pair, workers=threads, overwrite_x=True)
@@ -209,16 +213,19 @@ def _solve(
 
 
 @kernel
-def _fit(start, stop, field, weights, mu, right, dual, pair):
-    """Weighted average of the data and the predicted field (imaginary part); ``pair`` becomes ``z2 - u2 + i right``."""
+def _fit(start, stop, field, weights, mu, relaxation, right, state, pair):
+    """Weighted average of the data and the predicted field (imaginary part); ``pair`` becomes ``z2 - u2 + i right``.
+
+    ``state`` is ``z2 + u2``, of which both follow.
+    """
     for i in range(start, stop):
         for j in range(field.shape[1]):
             for k in range(field.shape[2]):
-                v = pair[i, j, k].imag + dual[i, j, k]
-                w = weights[i, j, k]
-                z = (w * field[i, j, k] + mu * v) / (w + mu)
-                dual[i, j, k] = v - z
-                pair[i, j, k] = complex(2 * z - v, right[i, j, k])
+                old, w, data = state[i, j, k], weights[i, j, k], weights[i, j, k] * field[i, j, k]
+                z = (data + mu * old) / (w + mu)
+                v = relaxation * (pair[i, j, k].imag - z) + old
+                state[i, j, k] = v
+                pair[i, j, k] = complex(2 * ((data + mu * v) / (w + mu)) - v, right[i, j, k])
 
 
 @kernel
