@@ -10,10 +10,10 @@ from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.workflows.plan import Group, Plan, Step
 
 #: What an interpreter with all libraries takes, bytes.
-INTERPRETER = 3e8
+INTERPRETER = 1.5e8
 
 #: CPU seconds per megavoxel: to import one echo, to write one map, to draw one unit.
-READING, WRITING, DRAWING = 0.6, 1.5, 2.0
+READING, WRITING, DRAWING = 0.11, 0.06, 0.15
 
 _BYTES_PER_GB = 1e9
 
@@ -66,11 +66,12 @@ def estimate_group(group: Group, size: Size) -> Estimate:
     peak = 0.0
     for step in group.steps:
         held = size.bytes_of({*made, *step.consumes, *step.optional, *step.produces})
-        peak = max(peak, held + step.cost.bytes_per_voxel * size.voxels + step.cost.fixed_bytes)
+        own = step.cost.bytes_per_voxel * size.voxels + max(step.cost.fixed_bytes, INTERPRETER)
+        peak = max(peak, held + own)
         made.update(step.produces)
     seconds = sum(_seconds(step, size) for step in group.steps)
     threads = max((step.cost.threads for step in group.steps), default=1)
-    return Estimate((peak + INTERPRETER) / _BYTES_PER_GB, seconds, threads)
+    return Estimate(peak / _BYTES_PER_GB, seconds, threads)
 
 
 def _seconds(step: Step, size: Size) -> float:
@@ -80,13 +81,13 @@ def _seconds(step: Step, size: Size) -> float:
 def estimate_writing(names: Iterable[str], size: Size) -> Estimate:
     """A map in memory, as file and compressed."""
     names = list(names)
-    memory = 16.0 * size.voxels + INTERPRETER
+    memory = 36.0 * size.voxels + INTERPRETER
     return Estimate(memory / _BYTES_PER_GB, WRITING * len(names) * size.voxels / 1e6, 1)
 
 
 def estimate_drawing(size: Size) -> Estimate:
     """A few maps and a drawing."""
-    return Estimate((24.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
+    return Estimate((28.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
 
 
 def estimate_plan(plan: Plan, size: Size, saved: Iterable[str]) -> dict[str, Estimate]:

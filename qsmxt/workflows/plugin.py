@@ -6,12 +6,15 @@ worker is killed (for want of memory, say); here its task is repeated once, alon
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
@@ -28,6 +31,37 @@ def initialize_worker(folder: str, level: int) -> None:
     os.chdir(folder)
 
 
+def run_measured(node: Any, updatehash: bool, taskid: int) -> dict[str, Any]:
+    """nipype's way to run a node, with what it took."""
+    began, before = time.monotonic(), time.process_time()
+    reset_peak_memory()
+    result: dict[str, Any] = run_node(node, updatehash, taskid)
+    result["taken"] = {
+        "node": node.fullname.partition(".")[2],
+        "wall_s": round(time.monotonic() - began, 3),
+        "cpu_s": round(time.process_time() - before, 3),
+        "peak_gb": round(peak_memory() / 1e9, 3),
+        "estimated_gb": node.mem_gb,
+        "threads": node.n_procs,
+    }
+    return result
+
+
+def reset_peak_memory() -> None:
+    """Let the system count this process's peak of memory from now on (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory() -> float:
+    """Most memory that this process held since the last reset, bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024.0 * int(line.split()[1])
+    return 0.0
+
+
 class LocalPlugin(MultiProcPlugin):
     """Run nodes in processes of this machine."""
 
@@ -39,6 +73,7 @@ class LocalPlugin(MultiProcPlugin):
         start_fork_server()
         self.pool = self._new_pool(self.processors)
         self._nodes: dict[int, tuple[Any, bool, int]] = {}
+        self.taken: list[dict[str, Any]] = []
 
     def _new_pool(self, workers: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -57,17 +92,19 @@ class LocalPlugin(MultiProcPlugin):
     def _submit(self, taskid: int) -> None:
         node, updatehash, _ = self._nodes[taskid]
         try:
-            future = self.pool.submit(run_node, node, updatehash, taskid)
+            future = self.pool.submit(run_measured, node, updatehash, taskid)
         except BrokenProcessPool:
             self.pool.shutdown(wait=False)
             self.pool = self._new_pool(self.processors)
-            future = self.pool.submit(run_node, node, updatehash, taskid)
+            future = self.pool.submit(run_measured, node, updatehash, taskid)
         future.add_done_callback(partial(self._collect, taskid))
         self._task_obj[taskid] = future
 
     def _collect(self, taskid: int, future: Future[Any]) -> None:
         try:
-            self._taskresult[taskid] = future.result()
+            result = future.result()
+            self.taken.append(result.pop("taken"))
+            self._taskresult[taskid] = result
         except BaseException as error:
             self._taskresult[taskid] = {"result": None, "traceback": [f"{error}\n"], "taskid": taskid, "lost": True}
 
@@ -82,7 +119,8 @@ class LocalPlugin(MultiProcPlugin):
         node, updatehash, _ = self._nodes[taskid]
         with self._new_pool(1) as pool:
             try:
-                result = pool.submit(run_node, node, updatehash, taskid).result()
+                result = pool.submit(run_measured, node, updatehash, taskid).result()
+                self.taken.append(result.pop("taken"))
             except BrokenProcessPool:
                 result = {"result": None, "traceback": [_LOST.format(node=node.fullname, memory=node.mem_gb)]}
         self._taskresult[taskid] = result
