@@ -84,6 +84,28 @@ class OutputSettings:
     r2star: bool = parameter(False, help="map of R2*")
     t2star: bool = parameter(False, help="map of T2*")
     separation: bool = parameter(False, help="maps of paramagnetic and diamagnetic susceptibility")
+    segmentation: bool = parameter(False, help="regions in GRE and T1w space, and statistics of all maps in them")
+
+
+@dataclass(frozen=True)
+class SegmentationSettings:
+    """Where regions come from."""
+
+    seg_method: str = parameter(
+        "atlas", choices=("atlas", "precomputed", "synthseg", "fastsurfer", "freesurfer"),
+        help="regions from: atlas, dseg images in --derivatives (precomputed), or a program on the PATH",
+    )  # fmt: skip
+    atlas: tuple[str, ...] = parameter(
+        (), help="atlases, ATLAS or TEMPLATE:ATLAS (default: all in --template-dir, else deep grey matter, MASSP20)"
+    )
+    template_dir: str | None = parameter(
+        None, help="folder with template and atlas, laid out like TemplateFlow or as *_T1w, *_Chimap, *_dseg files"
+    )
+    output_spaces: tuple[str, ...] = parameter((), help="write maps also in these spaces: T1w, name of the template")
+    seg_channels: str = parameter(
+        "auto", choices=("auto", "anatomy"), help="register by anatomy and, if the template has it, susceptibility"
+    )
+    seg_fast: bool = parameter(False, help="register at 2 mm instead of 1 mm")
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,7 @@ _SECTIONS: dict[str, type] = {
     "acquisition": AcquisitionSettings,
     "masking": MaskingSettings,
     "outputs": OutputSettings,
+    "segmentation": SegmentationSettings,
     "group": GroupSettings,
     "execution": ExecutionSettings,
 }
@@ -147,6 +170,7 @@ class Settings:
     acquisition: AcquisitionSettings = AcquisitionSettings()
     masking: MaskingSettings = MaskingSettings()
     outputs: OutputSettings = OutputSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
     group: GroupSettings = GroupSettings()
     execution: ExecutionSettings = ExecutionSettings()
     stages: Mapping[str, StageSettings] = field(default_factory=dict)

@@ -135,7 +135,7 @@ def _add_settings_options(parser: Parser) -> None:
         help="how the mask is made, such as magnitude:first,bet:0.5,erode:2; may be repeated, see --mask-combine",
     )  # fmt: skip
     _add_section(parser, group, "masking", prefix="mask-")
-    for section in ("acquisition", "outputs"):
+    for section in ("acquisition", "outputs", "segmentation"):
         _add_section(parser, group, section)
 
 

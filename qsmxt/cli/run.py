@@ -93,7 +93,7 @@ def run_participants(options: Options, settings: Settings) -> int:
     selection = select(options, settings)
     from qsmxt.workflows.participants import Outcome, prepare
 
-    prepared, skipped = prepare(selection.units, settings)
+    prepared, skipped = prepare(selection.units, settings, segmentation_planner(options, settings))
     skipped += [Outcome(r.name, r.subject, "skipped", r.error, exit_code=65) for r in selection.rejected]
     if options.dry_run:
         from qsmxt.workflows.dry_run import describe_plans
@@ -103,6 +103,23 @@ def run_participants(options: Options, settings: Settings) -> int:
     outcomes = process(options, settings, resources, prepared, skipped)
     sys.stdout.write(format_table(outcomes))
     return exit_code(outcomes)
+
+
+def segmentation_planner(options: Options, settings: Settings) -> Any:
+    """What plans the segmentation of a unit, or nothing if none is asked for."""
+    if not settings.outputs.segmentation:
+        return None
+    from functools import partial
+
+    from qsmxt.workflows.segmentation import plan_segmentation
+
+    return partial(
+        plan_segmentation,
+        settings=settings.segmentation,
+        bids_dir=options.bids_dir.resolve(),
+        derivatives={name: path.resolve() for name, path in options.derivatives.items()},
+        work_dir=options.work_dir.resolve(),
+    )
 
 
 def validate_input(options: Options) -> None:
@@ -158,9 +175,8 @@ def process(
     from qsmxt.workflows.versions import code_digest, version
 
     out_dir, work_dir = options.out_dir.resolve(), options.work_dir.resolve()
-    context = Context(
-        options.bids_dir.resolve(), out_dir, version(), code_digest(), threads_per_node(resources, len(prepared))
-    )
+    threads = threads_per_node(resources, len(prepared))
+    context = Context(options.bids_dir.resolve(), out_dir, version(), code_digest(), threads, work_dir)
     subjects = sorted({item.unit.subject for item in prepared} | {outcome.subject for outcome in skipped})
     start_dataset(context, settings, subjects, run_facts(options))
     outcomes = list(skipped)

@@ -2,8 +2,8 @@
 
 A folder may be laid out like a TemplateFlow home (``tpl-NAME/tpl-NAME_res-01_T1w.nii.gz``), be one of its ``tpl-NAME``
 folders, or simply hold files whose names end in ``_T1w.nii.gz``, ``_atlas-X_dseg.nii.gz`` and ``_dseg.tsv``.
-TemplateFlow is asked through its interface; from a populated ``TEMPLATEFLOW_HOME`` that works without network. Whatever is missing
-is an error before anything is computed.
+TemplateFlow is asked through its interface; from a populated ``TEMPLATEFLOW_HOME`` that works without network.
+Whatever is missing is an error before anything is computed.
 """
 
 from __future__ import annotations

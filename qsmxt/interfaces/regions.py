@@ -99,7 +99,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def dictionary(references: Mapping[str, str]) -> dict[str, Any]:
+def dictionary(references: Mapping[str, Any]) -> dict[str, Any]:
     """What every column means, for the JSON next to the table; ``references`` describes further entries."""
     described: dict[str, Any] = {name: {"Description": text} for name, text in ID_COLUMNS.items()}
     described |= {name: {"Description": text} for name, text in REGION_COLUMNS.items()}

@@ -6,12 +6,13 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qsmxt.bids.atomic import write_text
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
@@ -20,6 +21,7 @@ from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.workflows.estimate import Size, size_of
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.resources import Resources
+from qsmxt.workflows.segmentation import SegmentationPlan
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
 
 logger = logging.getLogger("qsmxt")
@@ -51,6 +53,7 @@ class Prepared:
 
     plan: Plan
     size: Size
+    segmentation: SegmentationPlan | None = None
 
     @property
     def unit(self) -> ProcessingUnit:
@@ -58,8 +61,15 @@ class Prepared:
         return self.plan.unit
 
 
-def prepare(units: Sequence[ProcessingUnit], settings: Settings) -> tuple[list[Prepared], list[Outcome]]:
-    """Plans of units; those that cannot be planned or opened are skipped with the reason."""
+def prepare(
+    units: Sequence[ProcessingUnit],
+    settings: Settings,
+    segment: Callable[[ProcessingUnit], SegmentationPlan] | None = None,
+) -> tuple[list[Prepared], list[Outcome]]:
+    """Plans of units; those that cannot be planned or opened are skipped with the reason.
+
+    ``segment`` plans the segmentation of a unit, if there is to be one.
+    """
     from qsmxt.bids.acquisition import check_unit
 
     prepared, skipped = [], []
@@ -67,7 +77,7 @@ def prepare(units: Sequence[ProcessingUnit], settings: Settings) -> tuple[list[P
         try:
             check_unit(unit)
             plan = plan_unit(unit, settings)
-            prepared.append(Prepared(plan, size_of(unit)))
+            prepared.append(Prepared(plan, size_of(unit), segment(unit) if segment is not None else None))
             for note in plan.notes:
                 logger.warning("%s", note)
         except QSMxTError as error:
@@ -126,7 +136,7 @@ def _run_batch(
     started = time.time()
     watch = Watch({unit_node_name(item.unit): item.unit for item in batch})
     for item in batch:
-        unit_workflow = init_unit_wf(item.plan, settings, item.size, context)
+        unit_workflow = init_unit_wf(item.plan, settings, item.size, context, segmentation=item.segmentation)
         crash_folder = Derivatives(context.out_dir).logs(item.unit.subject)
         nodes = unit_workflow._get_all_nodes()
         watch.awaited[unit_workflow.name] = {node.name for node in nodes if node.name.startswith("publish_")}
@@ -134,12 +144,22 @@ def _run_batch(
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
         workflow.add_nodes([unit_workflow])
     problem = ""
+    plugin = _plugin(resources, watch)
     try:
-        workflow.run(plugin=_plugin(resources, watch))
+        workflow.run(plugin=plugin)
     except Exception as error:
         problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         logger.debug("workflow ended with an error", exc_info=True)
+    if settings.execution.resource_monitor:
+        write_taken(context.out_dir, getattr(plugin, "taken", []))
     return watch.outcomes(context, problem, started)
+
+
+def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:
+    """``logs/resources.tsv``: time and memory of every node that ran, next to its estimate."""
+    if taken:
+        lines = ["\t".join(taken[0]), *("\t".join(str(value) for value in row.values()) for row in taken)]
+        write_text(out_dir / "logs" / "resources.tsv", "".join(f"{line}\n" for line in lines))
 
 
 def _execution_config(settings: Settings) -> dict[str, Any]:

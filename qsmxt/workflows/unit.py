@@ -19,6 +19,7 @@ from qsmxt.interfaces.methods import BuildMask, RunMethods
 from qsmxt.reports.interface import DrawFigures
 from qsmxt.workflows.estimate import Estimate, Size, estimate_plan
 from qsmxt.workflows.plan import LOADING, MASK_STEP, Group, Plan
+from qsmxt.workflows.segmentation import SegmentationPlan, add_segmentation
 
 #: Names of the inputs that take the states a group continues.
 _STATE_INPUTS = ("state", "second", "third")
@@ -33,6 +34,7 @@ class Context:
     version: str
     code: str
     threads: int = 1
+    work_dir: Path = Path("work")
 
 
 def unit_node_name(unit: ProcessingUnit) -> str:
@@ -40,7 +42,15 @@ def unit_node_name(unit: ProcessingUnit) -> str:
     return unit.name.replace("+", "plus")
 
 
-def init_unit_wf(plan: Plan, settings: Settings, size: Size, context: Context, *, name: str | None = None) -> Any:
+def init_unit_wf(
+    plan: Plan,
+    settings: Settings,
+    size: Size,
+    context: Context,
+    *,
+    segmentation: SegmentationPlan | None = None,
+    name: str | None = None,
+) -> Any:
     """The workflow of one unit.
 
     Nodes: ``fingerprint`` (always runs), ``load``, the groups of the plan, and for every output ``write_<output>``,
@@ -57,6 +67,8 @@ def init_unit_wf(plan: Plan, settings: Settings, size: Size, context: Context, *
     for output in plan.outputs():
         builder.add_output(output)
         builder.add_figures(output)
+    if segmentation is not None:
+        add_segmentation(builder, segmentation)
     return builder.workflow
 
 
