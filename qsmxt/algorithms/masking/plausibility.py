@@ -26,7 +26,8 @@ def judge(mask: np.ndarray, grid: Grid, *, human_brain: bool) -> dict[str, Any]:
     border = touched_edges(mask)
     warnings = []
     if human_brain:
-        if not BRAIN_VOLUME[0] <= volume <= BRAIN_VOLUME[1] and not (volume < BRAIN_VOLUME[0] and border):
+        cut = bool(border) or min(mask.shape) == 1
+        if volume > BRAIN_VOLUME[1] or (volume < BRAIN_VOLUME[0] and not cut):
             warnings.append(
                 f"The mask has {volume:.0f} ml; a brain has {BRAIN_VOLUME[0]:.0f} to {BRAIN_VOLUME[1]:.0f} ml."
             )

@@ -155,3 +155,18 @@ def test_a_real_gradient_echo_slab_with_gaps(real_data):
     grid = Grid.from_affine(image.affine, image.shape)
     mask = bet(image.get_fdata(dtype=np.float32), grid)
     assert 1500 < mask.sum() * grid.voxel_volume / 1000 < 1900
+
+
+@pytest.mark.parametrize("order", [(1, 2, 0), (0, 2, 1)])
+def test_the_order_of_the_axes_does_not_matter(order):
+    grid = Grid((38, 42, 36), (4.0, 4.0, 4.0))
+    distance = distances(grid, (70.0, 82.0, 72.0))
+    image, turned = shells(distance), shells(distance).transpose(order)
+    other = Grid(turned.shape, (4.0, 4.0, 4.0))
+    assert dice(bet(np.ascontiguousarray(turned), other), bet(image, grid).transpose(order)) > 0.99
+
+
+def test_one_slice():
+    grid = Grid((75, 75, 1), (2.0, 2.0, 5.0))
+    distance = distances(grid, (75.0, 75.0, 0.0))
+    assert dice(bet(shells(distance), grid), distance <= RADIUS) > 0.95

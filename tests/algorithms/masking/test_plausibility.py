@@ -62,6 +62,13 @@ def test_edges_of_single_slices_do_not_count():
     assert touched_edges(mask) == ["x first"]
 
 
+def test_a_part_of_a_brain_need_not_have_its_volume():
+    mask = solid()
+    assert judge(mask[:, :, 5:6], Grid((14, 14, 1), (10.0, 10.0, 5.0)), human_brain=True)["warnings"] == []
+    cut = judge(mask[3:], Grid((11, 14, 14), (5.0, 5.0, 5.0)), human_brain=True)["warnings"]
+    assert len(cut) == 1 and "x first" in cut[0]
+
+
 def test_overlap():
     a, b = np.zeros((2, 10), bool)
     a[:6], b[4:10] = True, True
