@@ -15,6 +15,7 @@ from qsmxt.interfaces.state import State, digest, save_arrays
 
 #: Stages after which only the part of the mask counts in which the local field is defined.
 _AFTER_BACKGROUND = ("inversion", "merging", "referencing", "separation")
+_NARROWED = {"mask": "eroded_mask", "reliable_mask": "reliable_eroded_mask"}
 
 
 class RunMethods(Interface):
@@ -32,12 +33,16 @@ class RunMethods(Interface):
         steps = json.loads(self.inputs.plan)["steps"]
         for step in steps:
             work.run(step)
-        masks = {name: np.asarray(a, dtype=bool) for name, a in work.made.items() if ARTIFACTS[name].kind == "mask"}
+        masks = {
+            name: np.asarray(array, dtype=bool)
+            for name, array in work.made.items()
+            if name in ARTIFACTS and ARTIFACTS[name].kind == "mask"
+        }
         files = save_arrays(Path(folder), {**work.made, **masks})
         after = state.extended(
             {**work.renamed, **files},
             fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),
-            steps=[step for step in steps if not step["method"].endswith(".none")],
+            steps=reported(steps),
         )
         self._results["state"] = after.to_json()
 
@@ -66,22 +71,71 @@ class Workspace:
         """Run one step."""
         from qsmxt.registry.methods import lookup
 
+        if "nested" in step:
+            self._run_echoes(step)
+            return
         stage, key = step["method"].split(".")
         if key == "none":
             self._hand_on(step["consumes"][0], step["produces"][0])
             return
-        method = lookup(stage, key)
-        arrays = {name: self.get(name) for name in (*method.consumes, *method.optional)}
-        if stage in _AFTER_BACKGROUND and "mask" in arrays:
-            narrowed = self.get("eroded_mask")
-            arrays["mask"] = arrays["mask"] if narrowed is None else narrowed
-        self.made.update(method.run(arrays, self.grid, step["parameters"]))
+        method, names = lookup(stage, key), step.get("names", {})
+        arrays = {name: self._seen(stage, names.get(name, name)) for name in (*method.consumes, *method.optional)}
+        made = method.run(arrays, self.grid, step["parameters"])
+        self.made.update({names.get(name, name): array for name, array in made.items()})
+
+    def _seen(self, stage: str, name: str) -> Any:
+        """Array ``name`` as methods of ``stage`` see it: a mask only as far as the local field is defined."""
+        narrowed = self.get(_NARROWED[name]) if stage in _AFTER_BACKGROUND and name in _NARROWED else None
+        return self.get(name) if narrowed is None else narrowed
+
+    def _run_echoes(self, step: dict[str, Any]) -> None:
+        """Run the nested steps on every echo and stack the maps."""
+        (target,) = step["produces"]
+        maps = []
+        for echo in range(len(self.get("echo_times"))):
+            single = EchoWorkspace(self, echo)
+            for nested in step["nested"]:
+                single.run(nested)
+            maps.append(single.made["chi"])
+        self.made[target] = np.stack(maps)
 
     def _hand_on(self, given: str, made: str) -> None:
         if given in self.made:
             self.made[made] = self.made[given]
         else:
             self.renamed[made] = self.renamed.get(given, self.state.arrays[given])
+
+
+class EchoWorkspace(Workspace):
+    """A workspace that sees one echo of another, and keeps what it makes to itself."""
+
+    def __init__(self, whole: Workspace, echo: int) -> None:
+        super().__init__(whole.state)
+        self.whole, self.echo = whole, echo
+
+    def get(self, name: str) -> Any:
+        """Array ``name`` of the echo."""
+        from qsmxt.registry.artifacts import ARTIFACTS
+
+        if name in self.made:
+            return self.made[name]
+        array = self.whole.get(name)
+        several = name == "echo_times" or (name in ARTIFACTS and ARTIFACTS[name].kind == "echoes")
+        return array[self.echo : self.echo + 1] if several and array is not None else array
+
+    def _hand_on(self, given: str, made: str) -> None:
+        self.made[made] = self.get(given)
+
+
+def reported(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps as the record of a run holds them: nested ones one by one, and none that does nothing."""
+    flat: list[dict[str, Any]] = []
+    for step in steps:
+        nested = [dict(inner) for inner in step.get("nested", ())]
+        if nested:
+            nested[-1]["produces"] = [*nested[-1]["produces"], *step["produces"]]
+        flat += nested or [step]
+    return [step for step in flat if not step["method"].endswith(".none")]
 
 
 class BuildMask(Interface):

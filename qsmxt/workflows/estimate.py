@@ -30,7 +30,7 @@ class Size:
         return float(sum(self._bytes(name) for name in set(names)))
 
     def _bytes(self, name: str) -> int:
-        kind = ARTIFACTS[name].kind
+        kind = ARTIFACTS[name].kind if name in ARTIFACTS else "volume"
         if kind == "acquisition":
             return 0
         each = 1 if kind == "mask" else 4

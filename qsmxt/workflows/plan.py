@@ -14,6 +14,7 @@ from qsmxt.config import NO_METHOD, Settings
 from qsmxt.errors import InputError, WorkflowError
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.registry.methods import Cost, Method, resolve
+from qsmxt.workflows.passes import RenamedMethod, RepeatedMethod, with_passes
 
 #: Artifacts that every output stands for. One line makes an output switch.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -38,6 +39,9 @@ LOADING = "load"
 
 MASK_STEP = "masking.sections"
 
+#: Most nodes whose states a node can unite.
+MOST_STATES = 3
+
 #: Inputs of mask sections that must have been made before.
 _LOOKED_AT = {
     "magnitude": "magnitude",
@@ -50,7 +54,11 @@ _LOOKED_AT = {
 
 @dataclass(frozen=True)
 class Step:
-    """One method with all its parameters, ready to run; plain values only."""
+    """One method with all its parameters, ready to run; plain values only.
+
+    ``names`` maps the method's names of arrays to those of the plan where they differ; ``nested`` steps run on every
+    echo.
+    """
 
     name: str
     parameters: dict[str, Any]
@@ -58,6 +66,8 @@ class Step:
     optional: tuple[str, ...]
     produces: tuple[str, ...]
     cost: Cost = field(default_factory=Cost)
+    names: dict[str, str] = field(default_factory=dict)
+    nested: tuple[Step, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What enters the hash of a node and the record of a run."""
@@ -67,6 +77,8 @@ class Step:
             "consumes": list(self.consumes),
             "optional": list(self.optional),
             "produces": list(self.produces),
+            **({"names": self.names} if self.names else {}),
+            **({"nested": [step.to_dict() for step in self.nested]} if self.nested else {}),
         }
 
 
@@ -125,8 +137,8 @@ class Plan:
         return tuple(dict.fromkeys([*first, *made]))
 
     def _is_saved(self, name: str, output: str) -> bool:
-        artifact = ARTIFACTS[name]
-        if artifact.suffix is None:
+        artifact = ARTIFACTS.get(name)
+        if artifact is None or artifact.suffix is None:
             return False
         return output == "qsm" or artifact.kind == "mask" or name in self.targets
 
@@ -147,8 +159,9 @@ def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
         If the unit has too few echoes for all of them.
     """
     outputs, notes = _possible(unit, settings)
-    chosen, parameters = _candidates(settings, len(unit.echoes))
     known = available_artifacts(unit)
+    chosen, parameters = _candidates(settings, len(unit.echoes))
+    chosen = with_passes(chosen, known)
     groups: list[Group] = []
     for output in outputs:
         targets = OUTPUTS[output]
@@ -233,7 +246,9 @@ def _not_run(*arguments: Any, **keywords: Any) -> Any:
 
 def _step(method: Method, parameters: dict[str, dict[str, Any]]) -> Step:
     values = parameters.get(method.name, {})
-    return Step(method.name, values, method.consumes, method.optional, method.produces, method.cost)
+    names = dict(method.names) if isinstance(method, RenamedMethod) else {}
+    nested = tuple(_step(inner, parameters) for inner in method.nested) if isinstance(method, RepeatedMethod) else ()
+    return Step(method.name, values, method.consumes, method.optional, method.produces, method.cost, names, nested)
 
 
 def _split(output: str, steps: list[Step]) -> list[Group]:
@@ -254,7 +269,10 @@ def _after(group: Group, earlier: list[Group]) -> tuple[str, ...]:
     reached: set[str] = set()
     for name in makers:
         reached |= _ancestors(by_name[name], by_name)
-    return tuple(name for name in makers if name not in reached) or (LOADING,)
+    last = tuple(name for name in makers if name not in reached) or (LOADING,)
+    if len(last) > MOST_STATES:
+        raise WorkflowError(f"{group.name}: continues {', '.join(last)}, but a node can continue {MOST_STATES} others")
+    return last
 
 
 def _ancestors(group: Group, by_name: dict[str, Group]) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from qsmxt.algorithms.inversion.tkd import TKDParameters, tkd
 from qsmxt.geometry import Grid
-from qsmxt.interfaces.methods import BuildMask, RunMethods, mask_steps
+from qsmxt.interfaces.methods import BuildMask, RunMethods, mask_steps, reported
 from qsmxt.interfaces.state import State, describe_grid, save_arrays
 
 GRID = Grid((12, 10, 8), (1.0, 1.0, 2.0), (0.0, 0.6, 0.8))
@@ -101,3 +101,38 @@ def test_every_use_of_a_method_in_a_mask_is_recorded():
     assert [(s["method"], s["parameters"].get("radius")) for s in steps if "erode" in s["method"]] == [
         ("masking.erode", 1.0), ("masking.erode", 2.0),
     ]  # fmt: skip
+
+
+def test_renamed_arrays_reach_the_method_under_its_own_names(state, tmp_path):
+    names = {"mask": "reliable_mask", "chi": "reliable_chi", "eroded_mask": "reliable_eroded_mask"}
+    step = {**TKD, "consumes": ["local_field", "reliable_mask"], "produces": ["reliable_chi"], "names": names}
+    half = state.load("mask").copy()
+    half[:6] = False
+    (tmp_path / "more").mkdir()
+    more = state.extended(save_arrays(tmp_path / "more", {"reliable_mask": half}), fingerprint="g")
+    after = _run(more, [NONE, step], tmp_path / "node")
+    expected = tkd(state.load("total_field"), half, GRID, TKDParameters(0.2, False))
+    assert np.array_equal(after.load("reliable_chi"), expected) and "chi" not in after.arrays
+
+
+def test_every_echo_is_reconstructed_from_itself_alone(state, tmp_path):
+    from qsmxt.constants import rad_per_ppm
+
+    times = np.array([0.005, 0.01])
+    field = state.load("total_field")
+    fields = [field, 2 * field]
+    phase = np.stack([f * np.float32(rad_per_ppm(3, t)) for f, t in zip(fields, times, strict=True)])
+    (tmp_path / "more").mkdir()
+    arrays = {
+        "unwrapped_phase": phase, "magnitude": np.ones_like(phase), "echo_times": times, "field_strength": np.float64(3),
+    }  # fmt: skip
+    more = state.extended(save_arrays(tmp_path / "more", arrays), fingerprint="g")
+    fit = _step("field.weighted_fit", list(arrays), ["total_field", "field_noise", "fit_quality"])
+    step = {**_step("merging.each_echo", [*arrays, "mask"], ["echo_chi"]), "nested": [fit, NONE, TKD]}
+    after = _run(more, [step], tmp_path / "node")
+    maps = after.load("echo_chi")
+    for number, own in enumerate(fields):
+        expected = tkd(own, state.load("eroded_mask"), GRID, TKDParameters(0.2, False))
+        assert np.allclose(maps[number], expected, atol=1e-4)
+    assert [ran["method"] for ran in after.steps] == ["field.weighted_fit", "inversion.tkd"]
+    assert "echo_chi" in reported([step])[-1]["produces"], "so that the map's history leads to it"

@@ -51,7 +51,9 @@ def planned(monkeypatch):
         world = {k: m for k, m in {**WORLD, **replaced}.items() if k not in without}
         parameters = {m.name: {} for m in world.values()}
         handed = [module._handing_on(stage, *pair) for stage, pair in module.HANDED_ON.items() if stage not in world]
-        chosen = [*handed, *world.values(), module._mask_method(tuple(sections))]
+        order = list(registry.stage_keys())
+        ordered = sorted(world.values(), key=lambda method: order.index(method.stage))
+        chosen = [*handed, *ordered, module._mask_method(tuple(sections))]
         monkeypatch.setattr(module, "_candidates", lambda settings, echoes: (chosen, parameters))
         switches = {d.name: d.name in outputs for d in registry.declared_fields(config.OutputSettings)}
         settings = dataclasses.replace(config.Settings(), outputs=config.OutputSettings(**switches))
@@ -162,3 +164,36 @@ def test_one_echo_gives_no_relaxation_but_all_the_rest():
     assert plan_unit(unit(2), settings).outputs() == ("qsm", "r2star")
     with pytest.raises(InputError, match="r2star: expected several echoes, found one"):
         plan_unit(unit(1), config.load(flags={"outputs": {"r2star": True, "qsm": False}}))
+
+
+TWO_PASS = _method("merging", "two", ("reliable_chi", "reliable_mask", "filled_chi", "mask"), ("chi",))
+
+
+def test_two_passes_repeat_what_depends_on_the_mask_and_nothing_else(planned):
+    plan = planned(merging=TWO_PASS)
+    (chi,) = (group for group in plan.groups if group.name == "chi")
+    assert [step.name for step in chi.steps] == [
+        "background.remove", "inversion.invert", "background.remove", "inversion.invert", "merging.two",
+        "referencing.refer",
+    ]  # fmt: skip
+    reliable, filled = chi.steps[1], chi.steps[3]
+    assert reliable.consumes == ("reliable_local_field", "reliable_mask") and reliable.produces == ("reliable_chi",)
+    assert filled.consumes == ("local_field", "mask") and filled.produces == ("filled_chi",)
+    assert reliable.names["chi"] == "reliable_chi"
+    assert "chi" in plan.saved("qsm") and "reliable_chi" not in plan.saved("qsm")
+
+
+def test_two_passes_of_a_total_field_inversion(planned):
+    plan = planned(
+        merging=TWO_PASS, inversion=_method("inversion", "tfi", ("total_field", "mask"), ("chi", "local_field"))
+    )
+    assert names(plan)["chi"] == ["inversion.tfi", "inversion.tfi", "merging.two", "referencing.refer"]
+
+
+def test_echo_by_echo_repeats_the_chain_from_the_field_on(planned):
+    mean = _method("merging", "mean", ("echo_chi", "mask"), ("chi",))
+    plan = planned(merging=mean)
+    assert names(plan)["chi"] == ["merging.each_echo", "merging.mean", "referencing.refer"]
+    each = plan.groups[-1].steps[0]
+    assert [step.name for step in each.nested] == ["field.fit", "background.remove", "inversion.invert"]
+    assert each.consumes == ("unwrapped_phase", "mask"), "unwrapping sees all echoes"
