@@ -63,7 +63,7 @@ class LBVParameters:
     parameters=LBVParameters,
     references=("zhou2014",),
     sentence="The background field was removed by solving the Laplacian boundary value problem.",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.4),
+    cost=Cost(bytes_per_voxel=19, seconds_per_megavoxel=0.08),
     linear=True,
 )
 def lbv(

@@ -6,20 +6,20 @@ The background is the field of dipoles outside the mask, and the dipoles are tho
 
     \chi_b = \arg\min_\chi \big\| W M \big(f - d * (\bar M \chi)\big) \big\|, \qquad f_l = M\,(f - d * \chi_b),
 
-with d the unit dipole on a periodic box, :math:`\bar M` everything outside the mask on a box wider by ``padding``, and W
-the reciprocal noise of the field where it is given, relative to its median and cut at 3, else 1. The field of a dipole
+with d the unit dipole on a periodic box, :math:`\bar M` everything outside the mask on a box wider by ``padding``, and
+W the reciprocal noise of the field where given, relative to its median and cut at 3, else 1. The field of a dipole
 outside is nearly orthogonal to that of one inside, but not near the rim, where some of the local field goes to the
 background.
 
-The dipole must be that of a voxel and all its images (:mod:`qsmxt.algorithms.background.periodic_dipole`). With one that
-is cut off at half the box, as usual, the sources outside make fields that are not harmonic in the mask, and the more
-conjugate-gradient steps are done the more they take of the local field: on a sphere of 5 mm in the middle of the mask 12 %
-after 30 steps and 28 % after 100. With the sum over the images it is 2 % after either, the iteration converges, and
-neither its length nor the padding is a hidden regularisation any more.
+The dipole must be that of a voxel and all its images (:mod:`qsmxt.algorithms.background.periodic_dipole`). With one
+that is cut off at half the box, as usual, the sources outside make fields that are not harmonic in the mask, and the
+more conjugate-gradient steps are done the more they take of the local field: of that of a 5 mm sphere in the middle of
+the mask 12 % after 30 steps and 28 % after 100. With the sum over the images it is 2 % after either, the iteration
+converges, and neither its length nor the padding is a hidden regularisation any more.
 
 Parameters
-    ``tolerance``: iteration ends when the gradient of the norm has fallen to this part of its start. ``iterations``: most
-    steps. ``padding``: room for sources around the mask, mm.
+    ``tolerance``: iteration ends when the gradient of the norm has fallen to this part of its start. ``iterations``:
+    most steps. ``padding``: room for sources around the mask, mm.
 
 Departures from the paper: the periodic dipole; conjugate gradients on the normal equations without padding by a fixed
 number of voxels.
@@ -68,7 +68,7 @@ class PDFParameters:
     parameters=PDFParameters,
     references=("liu2011pdf",),
     sentence="The background field was removed by projection onto dipole fields (tolerance {tolerance:g}).",
-    cost=Cost(bytes_per_voxel=80, seconds_per_megavoxel=4.0),
+    cost=Cost(bytes_per_voxel=30, seconds_per_megavoxel=0.7),
 )
 def pdf(
     total_field: np.ndarray,

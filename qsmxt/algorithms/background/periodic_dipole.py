@@ -11,8 +11,8 @@ images is found as Ewald did, by splitting with a Gaussian of width :math:`\sigm
       + F\Big[d(r) - \frac{V (3 (r\cdot b)^2 - r^2)}{4\pi r^5}\, h\Big(\frac{r}{\sqrt2\,\sigma}\Big)\Big], \qquad
     h(u) = \operatorname{erf} u - \frac{2}{\sqrt\pi}\Big(u + \frac{2u^3}{3}\Big) e^{-u^2} ,
 
-with :math:`d` the field of a uniformly magnetised voxel. The first term has vanished at the border of k-space, the second
-at a few :math:`\sigma`, so both are sampled exactly. No padding is needed for the field to be right.
+with :math:`d` the field of a uniformly magnetised voxel. The first term has vanished at the border of k-space, the
+second at a few :math:`\sigma`, so both are sampled exactly. No padding is needed for the field to be right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def periodic_dipole(grid: Grid) -> np.ndarray:
     Parameters
     ----------
     grid
-        Shape, voxel size (mm) and B0 direction. Boxes narrower than 24 of the longest voxel edges get a narrower Gaussian.
+        Shape, voxel size (mm) and B0 direction. Boxes narrower than 24 of the longest edges get a narrower Gaussian.
     """
     longest = max(grid.voxel_size)
     narrowest = min(n * v for n, v in zip(grid.shape, grid.voxel_size, strict=True))

@@ -59,7 +59,7 @@ class SHARPParameters:
     parameters=SHARPParameters,
     references=("schweser2011", "ozbay2017"),
     sentence=("The background field was removed by SHARP with spheres of {radius:g} mm radius (cutoff {cutoff:g}/mm)."),
-    cost=Cost(bytes_per_voxel=30, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=16, seconds_per_megavoxel=0.05),
     linear=True,
 )
 def sharp(

@@ -73,7 +73,7 @@ class VSHARPParameters:
         "The background field was removed by V-SHARP with spheres of {radius_max:g} to {radius_min:g} mm radius "
         "(cutoff {cutoff:g}/mm)."
     ),
-    cost=Cost(bytes_per_voxel=30, seconds_per_megavoxel=0.2),
+    cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.06),
     linear=True,
 )
 def vsharp(
