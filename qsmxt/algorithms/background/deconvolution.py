@@ -17,7 +17,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background.spheres import Spheres
-from qsmxt.algorithms.inversion.domain import filtered
+from qsmxt.algorithms.domain import filtered
 
 
 def deconvolved(g: np.ndarray, spheres: Spheres, cutoff: float, threshold: float) -> np.ndarray:

@@ -31,7 +31,7 @@ import numpy as np
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian
-from qsmxt.algorithms.inversion.domain import filtered
+from qsmxt.algorithms.domain import filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 

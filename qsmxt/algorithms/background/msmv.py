@@ -39,7 +39,7 @@ from qsmxt.algorithms.background.pdf import pdf
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.background.vsharp import vsharp
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.inversion.domain import filtered, masked
+from qsmxt.algorithms.domain import filtered, masked
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 

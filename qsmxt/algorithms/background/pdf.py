@@ -43,7 +43,7 @@ from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
 from qsmxt.algorithms.background.periodic_dipole import periodic_dipole
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

@@ -33,8 +33,8 @@ from qsmxt.algorithms.background.lbv import without_boundary
 from qsmxt.algorithms.background.region import EMPTY_INTERIOR
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
+from qsmxt.algorithms.domain import checked_mask, masked
 from qsmxt.algorithms.echoes import check_field_strength, check_times
-from qsmxt.algorithms.inversion.domain import checked_mask, masked
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid

@@ -17,7 +17,7 @@ import numpy as np
 
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.inversion.domain import checked_mask, masked
+from qsmxt.algorithms.domain import checked_mask, masked
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 

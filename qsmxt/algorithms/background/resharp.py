@@ -43,7 +43,7 @@ from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.inversion.domain import filtered
+from qsmxt.algorithms.domain import filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
