@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from qsmxt.algorithms.background import multigrid
+from qsmxt.algorithms.background.lbv import without_boundary
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.geometry import Grid
 
@@ -59,8 +61,6 @@ def harmonic_continuation(
     >>> bool(np.abs(u - f)[mask].max() < 1e-3)
     True
     """
-    from qsmxt.algorithms.background import multigrid
-
     inside = interior(mask)
     out = np.where(mask, field, np.float32(0)).astype(np.float32)
     if not inside.any():
@@ -76,6 +76,4 @@ def harmonic_continuation(
 
 def interior(mask: np.ndarray) -> np.ndarray:
     """Voxels of ``mask`` all six neighbours of which lie in it; the border of the volume is outside."""
-    from qsmxt.algorithms.background.lbv import without_boundary
-
     return without_boundary(mask)

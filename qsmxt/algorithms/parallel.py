@@ -7,6 +7,7 @@ first needed and again after a fork.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ def slabs(length: int, count: int = SLABS) -> list[tuple[int, int]]:
     """Cut ``range(length)`` into at most ``count`` nearly equal pieces ``(start, stop)``."""
     count = max(1, min(count, length))
     edges = [length * i // count for i in range(count + 1)]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
 def run(kernel: Callable[..., Any], length: int, *arguments: Any) -> list[Any]:

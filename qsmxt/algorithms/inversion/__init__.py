@@ -8,6 +8,8 @@ from qsmxt.algorithms.inversion.nltgv import nltgv as nltgv
 from qsmxt.algorithms.inversion.nltv import nltv as nltv
 from qsmxt.algorithms.inversion.rts import rts as rts
 from qsmxt.algorithms.inversion.tfi import tfi as tfi
+from qsmxt.algorithms.inversion.tgv import tgv as tgv
+from qsmxt.algorithms.inversion.tgv_phase import tgv_phase as tgv_phase
 from qsmxt.algorithms.inversion.tikhonov import tikhonov as tikhonov
 from qsmxt.algorithms.inversion.tkd import tkd as tkd
 from qsmxt.algorithms.inversion.tsvd import tsvd as tsvd

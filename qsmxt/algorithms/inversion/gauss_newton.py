@@ -24,7 +24,7 @@ from qsmxt.algorithms import kernels, parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import gradient, inverse_sizes
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.algorithms.solvers import norm
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress

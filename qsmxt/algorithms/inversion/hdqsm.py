@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsoluteData, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

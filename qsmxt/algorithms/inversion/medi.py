@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.inversion.domain import Domain, combined, filtered
+from qsmxt.algorithms.domain import Domain, combined, filtered
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise, reject_outliers
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.errors import InputError

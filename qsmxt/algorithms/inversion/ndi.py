@@ -28,7 +28,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

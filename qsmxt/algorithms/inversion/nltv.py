@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, PhaseData, Splitting
 from qsmxt.geometry import Grid

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qsmxt.algorithms.inversion.domain import Domain
+from qsmxt.algorithms.domain import Domain
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain, change, scale, update
 from qsmxt.algorithms.solvers import diagonal_filter
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

@@ -25,7 +25,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.inversion.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain, change, scale, update
 from qsmxt.registry.methods import Progress
 
 #: Penalty of the data split.
@@ -53,13 +53,23 @@ class Splitting:
         Split of the prior and the threshold of its shrinkage.
     rho, mu
         Penalties of the prior and of the data split.
+    dipole
+        Half spectrum of the dipole; the continuous one if ``None``.
     """
 
-    def __init__(self, domain: Domain, prior: Prior, threshold: float, rho: float, mu: float) -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        prior: Prior,
+        threshold: float,
+        rho: float,
+        mu: float,
+        dipole: np.ndarray | None = None,
+    ) -> None:
         grid = domain.grid
         self.grid = grid
         self.prior, self.threshold = prior, threshold
-        self.dipole = domain.dipole()
+        self.dipole = domain.dipole() if dipole is None else dipole
         denominator = np.float32(rho) * kernels.negative_laplacian(grid)
         denominator += np.float32(mu) * self.dipole * self.dipole
         denominator[0, 0, 0] = np.inf

@@ -30,12 +30,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.dirichlet import harmonic_continuation
-from qsmxt.algorithms.inversion.domain import Domain, checked_mask, combined, masked
+from qsmxt.algorithms.domain import checked_mask, combined, masked
+from qsmxt.algorithms.inversion.background import without_harmonic
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise
 from qsmxt.algorithms.inversion.phase import phase_scale
-from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -87,7 +85,7 @@ def tfi(
 ) -> np.ndarray:
     """Susceptibility (ppm) from the total field (ppm); see the module."""
     mask = checked_mask(mask, grid)
-    domain, interior = _without_harmonic(total_field, mask, grid, 2 * parameters.margin)
+    domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise)
     if fit_quality is not None:
@@ -109,18 +107,3 @@ def tfi(
         progress=progress,
     )
     return domain.finish(chi / scale)
-
-
-def _without_harmonic(
-    total_field: np.ndarray, mask: np.ndarray, grid: Grid, padding: float
-) -> tuple[Domain, np.ndarray]:
-    """The field less its harmonic continuation from the rim, cropped, and the mask without the rim."""
-    crop = Crop.around(mask, grid)
-    field = crop.restore(masked("total_field", total_field, mask, crop))
-    harmonic, interior = harmonic_continuation(field, mask, grid, tolerance=1e-4)
-    if not interior.any():
-        raise InputError(
-            "mask: expected a mask at least three voxels wide along every axis, found no voxel inside its rim; "
-            "use background removal and another inversion"
-        )
-    return Domain.around("total_field", field - harmonic, mask, grid, padding=padding), interior

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier
-from qsmxt.algorithms.inversion.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain, filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 

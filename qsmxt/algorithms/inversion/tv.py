@@ -28,7 +28,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain, change, scale, update
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

@@ -38,7 +38,7 @@ from qsmxt.algorithms.background.lbv import LBVParameters, lbv
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import WEIGHT_CAP, checked_mask, masked
+from qsmxt.algorithms.domain import WEIGHT_CAP, checked_mask, masked
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain, scale
+from qsmxt.algorithms.domain import Domain, scale
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.splitting import PhaseData, Splitting
 from qsmxt.geometry import Grid

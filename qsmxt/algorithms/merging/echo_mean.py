@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.inversion.domain import checked_mask
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

@@ -37,7 +37,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.inversion.domain import PADDING, checked_mask, masked, scale
+from qsmxt.algorithms.domain import PADDING, checked_mask, masked, scale
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress, parameter

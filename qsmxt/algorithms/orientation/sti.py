@@ -34,7 +34,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.inversion.domain import PADDING, checked_mask, masked
+from qsmxt.algorithms.domain import PADDING, checked_mask, masked
 from qsmxt.algorithms.orientation.cosmos import check_directions
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress, parameter

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.inversion.domain import checked_mask
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method
 

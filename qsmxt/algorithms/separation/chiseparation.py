@@ -56,7 +56,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.inversion.domain import Domain, change, checked_mask, scale
+from qsmxt.algorithms.domain import Domain, change, checked_mask, scale
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, SquaredData
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters
 from qsmxt.algorithms.signal import SAMPLE

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.algorithms.echoes import check_field_strength
-from qsmxt.algorithms.inversion.domain import checked_mask
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import parameter

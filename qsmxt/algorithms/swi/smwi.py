@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.inversion.domain import checked_mask
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.algorithms.signal import combine_magnitude
 from qsmxt.algorithms.swi.projection import PRODUCES, ProjectionParameters, minimum_intensity_projection
 from qsmxt.errors import InputError

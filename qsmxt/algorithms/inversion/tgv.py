@@ -1,0 +1,110 @@
+r"""Total generalised variation in one step from the total field (TGV-QSM).
+
+.. math:: \min_{\chi,w,\psi} \tfrac12\|W\psi\|_2^2 + \alpha_1\|\nabla\chi - w\|_1 + \alpha_0\|\mathcal{E}w\|_1
+          \quad\text{s.t.}\quad \Delta\psi = \mathcal{D}\chi - \Delta f \;\text{in the mask}, \qquad
+          \mathcal{D} = \tfrac13\Delta - (b\cdot\nabla)^2
+
+:math:`f` is the total field (ppm, ``(x, y, z)``), :math:`b` the direction of B0, :math:`w` (ppm/mm) the smooth part of
+the gradient, :math:`\mathcal{E}w = (\nabla w + \nabla w^T)/2`; :math:`\psi` is what of the field remains unexplained.
+``weight`` is :math:`\alpha_1` and ``curvature`` (mm) :math:`\alpha_0/\alpha_1`. Only the Laplacian of the field enters,
+to which sources outside the mask do not contribute, so background removal disappears.
+
+How it is solved. The constraint says that :math:`\psi + f - d * \chi` is harmonic in the mask, that is, the field of
+sources outside it. The problem is therefore the same as
+
+.. math:: \min_\chi \tfrac12\|W(d * \chi - f)\|_2^2 + \alpha_1\|T(\nabla\chi - w)\|_1 + \alpha_0\|T\mathcal{E}w\|_1
+
+with a map that is free outside the mask (:math:`T` is 1 in the mask and 0 outside, where :math:`W = 0`). The harmonic
+continuation of the boundary values is subtracted from :math:`f` (:mod:`qsmxt.algorithms.inversion.background`), and
+the rest solved by ADMM (:mod:`~qsmxt.algorithms.inversion.splitting`,
+:mod:`~qsmxt.algorithms.inversion.second_order`): 60 iterations instead of the thousand of the published primal-dual
+scheme, which on a digital head (1.5 mm) had reached an NRMSE of 56 % after 1000 and these 44 % in a sixth of the time.
+
+``weight`` is in the units of :mod:`~qsmxt.algorithms.inversion.tv`; the published :math:`\alpha_1` for phases (rad)
+is ``weight`` times rad per ppm.
+
+References
+----------
+Langkammer et al. 2015 (doi:10.1016/j.neuroimage.2015.02.041).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import kernels
+from qsmxt.algorithms.domain import Domain, checked_mask
+from qsmxt.algorithms.inversion.background import without_harmonic
+from qsmxt.algorithms.inversion.second_order import SecondOrder
+from qsmxt.algorithms.inversion.splitting import Splitting, SquaredData
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Penalty of the data split; smaller than elsewhere because more of the map lies where there are no data.
+FREE_DATA_PENALTY = 0.03
+
+
+@dataclass(frozen=True)
+class TGVParameters:
+    """Parameters of :func:`tgv`."""
+
+    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the first-order term; larger is smoother")
+    curvature: float = parameter(5.0, unit="mm", above=0, help="weight of the second-order term over that of the first")
+    margin: float = parameter(20.0, unit="mm", at_least=0, help="width of the box around the mask")
+    penalty: float = parameter(
+        40.0, unit="mm/ppm", above=0, help="ADMM penalty over weight; changes the speed, hardly the map"
+    )
+    tolerance: float = parameter(2e-3, at_least=0, help="relative change of the map at which iteration stops")
+    iterations: int = parameter(60, at_least=1, help="most iterations")
+
+
+@method(
+    stage="inversion",
+    key="tgv",
+    title="Total generalised variation from the total field",
+    consumes=("total_field", "mask"),
+    optional=("field_noise",),
+    produces=("chi",),
+    parameters=TGVParameters,
+    references=("langkammer2015",),
+    sentence=(
+        "Susceptibility was computed in one step from the total field with total generalised variation (weight "
+        "{weight:g}, curvature {curvature:g} mm)."
+    ),
+    cost=Cost(bytes_per_voxel=200, seconds_per_megavoxel=12),
+)
+def tgv(
+    total_field: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    parameters: TGVParameters = TGVParameters(),
+    *,
+    progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
+) -> np.ndarray:
+    """Susceptibility (ppm) from the total field (ppm); see the module."""
+    mask = checked_mask(mask, grid)
+    domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
+    return solve(domain, interior, field_noise, parameters, progress)
+
+
+def solve(
+    domain: Domain,
+    interior: np.ndarray,
+    field_noise: np.ndarray | None,
+    parameters: TGVParameters,
+    progress: Progress | None,
+) -> np.ndarray:
+    """The map on the uncropped grid; ``interior`` is the part of the mask with data."""
+    weights = domain.weights_or_mask(field_noise)
+    weights *= weights
+    weights *= domain.crop.extract(interior)
+    prior = SecondOrder(domain.grid, parameters.curvature, domain.mask.astype(np.float32))
+    dipole = kernels.dipole(domain.grid, "greens")
+    rho = parameters.penalty * parameters.weight
+    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, FREE_DATA_PENALTY, dipole)
+    data = SquaredData(domain.field, weights, FREE_DATA_PENALTY)
+    solver.start(data)
+    return domain.finish(solver.iterate(data, parameters.iterations, parameters.tolerance, progress))
