@@ -1,0 +1,328 @@
+r"""Quality of a reconstruction in numbers that need no reference image.
+
+Every number is declared in :data:`METRICS` with its meaning, its unit, and the ranges that are usual for the human
+brain at 1.5 to 7 T; outside of it (other organs, phantoms) only comparison within a study makes sense.
+
+Definitions, for voxels :math:`i` of the mask M:
+
+noise
+    The mixed difference :math:`\Delta = \sum_{abc \in \{0,1\}} (-1)^{a+b+c} x_{i + (a,b,c)}` over the axes longer than
+    one voxel vanishes for every sum of functions that leave out one of the axes: flat tissue, ramps, and faces
+    parallel to the grid. White noise of standard deviation :math:`\sigma` gives it the standard deviation
+    :math:`2^{n/2}\sigma` (n axes), so :math:`\sigma = \mathrm{med}|\Delta| / (0.6745 \cdot 2^{n/2})`. Data that were
+    interpolated or filtered have less noise in these differences than in the mean.
+field residual
+    :math:`\lVert f - D(\chi + c M) \rVert / \lVert f \rVert` over the mask in which the local field f is defined. The
+    constant c, least squares, undoes the reference of the susceptibility.
+streaking index
+    Power of :math:`(\chi - \bar\chi) M` inside the cone :math:`|D(k)| < 0.1` over that outside at the same
+    :math:`|k|`, averaged over shells between a tenth and nine tenths of the Nyquist frequency with the power outside
+    as weight: 1 for an image without preferred direction, more where the cone is filled with amplified noise (streaks),
+    less where it was left empty.
+ghost ratio
+    Median magnitude of the background where the mask shifted by half the field of view along the phase-encoding axis
+    lies, over the median of the other background: 1 without a ghost.
+
+References
+----------
+Rousseeuw and Croux 1993 (doi:10.1080/01621459.1993.10476408) on the median deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qsmxt.algorithms import fourier, morphology
+from qsmxt.algorithms.cropping import Crop, bounding_box
+from qsmxt.algorithms.kernels import dipole
+from qsmxt.geometry import Grid
+
+#: Ratio of median absolute value to standard deviation of a normal distribution.
+MEDIAN_OF_NORMAL = 0.6744897501960817
+
+#: Below this absolute value of the dipole kernel a frequency belongs to the cone.
+CONE = 0.1
+
+#: Depth of the rim of a mask, mm.
+RIM = 3.0
+
+#: Susceptibility that healthy tissue does not reach, ppm.
+EXTREME = 0.5
+
+#: Distance from the mask at which the background begins, mm.
+AIR = 20.0
+
+#: Fewest voxels from which a median is taken.
+FEWEST = 50
+
+GRADES = ("good", "look", "poor", "no range")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means.
+
+    Attributes
+    ----------
+    key, title, unit
+        Names in tables and on pages; unit ``"1"`` if it has none.
+    meaning
+        In one sentence.
+    good, fair
+        Bounds, included, between which it is unremarkable, or still usable; ``None`` where there is none.
+    low, high
+        What to do if it lies below or above.
+    """
+
+    key: str
+    title: str
+    unit: str
+    meaning: str
+    good: tuple[float | None, float | None] = (None, None)
+    fair: tuple[float | None, float | None] = (None, None)
+    low: str = ""
+    high: str = ""
+
+    def grade(self, value: float | None) -> str:
+        """``"good"``, ``"look"`` (usable, see why), ``"poor"``, or ``"no range"`` for what has none or is missing."""
+        if value is None or not np.isfinite(value) or self.good == (None, None):
+            return "no range"
+        if _within(value, self.good):
+            return "good"
+        return "look" if _within(value, self.fair) else "poor"
+
+    def advice(self, value: float | None) -> str:
+        """What to do about ``value``; empty if it is good."""
+        if self.grade(value) not in ("look", "poor") or value is None:
+            return ""
+        low = self.good[0]
+        return self.low if low is not None and value < low else self.high
+
+
+def _within(value: float, bounds: tuple[float | None, float | None]) -> bool:
+    low, high = bounds
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("snr", "Signal to noise", "1", "median magnitude of the first echo in the mask over its noise",
+           (20, None), (8, None), "Average, use larger voxels, or check the coil; fine structure will be noise."),
+    Metric("phase_coherence", "Phase coherence", "1", "median quality of the phase in the mask (1: no noise)",
+           (0.7, None), (0.5, None), "The phase is noisy or badly combined over coils; look at the phase image."),
+    Metric("field_noise", "Noise of the field", "ppm", "median standard deviation of the total field in the mask",
+           (None, 0.01), (None, 0.03), high="Use more or later echoes, and weight echoes by their noise."),
+    Metric("field_residual", "Field residual", "1", "local field that the susceptibility does not explain, relative",
+           (None, 0.5), (None, 0.8),
+           high="The inversion left much of the field: lower its regularisation, or check the background field."),
+    Metric("unreliable_share", "Unreliable voxels", "1", "share of the mask in which the phase cannot be trusted",
+           (None, 0.1), (None, 0.25), high="Check the phase near air; consider two-pass or shorter echoes."),
+    Metric("streaking", "Streaking index", "1", "power on the dipole's cone relative to that beside it (1: even)",
+           (None, 1.5), (None, 3.0), high="Streaks: raise the regularisation or exclude unreliable voxels."),
+    Metric("extreme_share", "Extreme values", "1", f"share of the mask with susceptibility beyond {EXTREME} ppm",
+           (None, 0.002), (None, 0.01),
+           high="Dots or bleeding: look for voxels of noise in the mask, haemorrhage or calcification."),
+    Metric("rim_ratio", "Rim", "1", f"RMS of susceptibility in the outer {RIM:g} mm of the mask over inside",
+           (None, 2.0), (None, 4.0), high="Background field is left at the border: tighten or erode the mask."),
+    Metric("chi_sd", "Spread of susceptibility", "ppm", "standard deviation in the mask",
+           (0.015, 0.08), (0.008, 0.15), "The map is over-smoothed: lower the regularisation.",
+           "Artefacts dominate the map: look at the field and the mask."),
+    Metric("reference_offset", "Mean of the mask", "ppm", "mean susceptibility of the mask after referencing",
+           (-0.03, 0.03), (-0.08, 0.08), "The reference region lies high: check where it is.",
+           "The reference region lies low: check where it is."),
+    Metric("csf_sd", "Spread in the fluid", "ppm", "standard deviation of susceptibility in ventricular fluid",
+           (None, 0.04), (None, 0.08), high="Streaks or vessels reach the ventricles; the reference is uncertain."),
+    Metric("deep_grey_contrast", "Deep grey contrast", "ppm", "median of the deep grey nuclei less that of the mask",
+           (0.015, 0.12), (0.0, 0.25), "Check the labels, the sign of the phase, and the regularisation.",
+           "Check the labels; strong iron deposition or a wrong field strength would do this."),
+    Metric("mask_volume", "Volume of the mask", "ml", "volume of the region of reconstruction",
+           (900, 1900), (700, 2300), "The mask cuts the brain, or only part of the brain was imaged.",
+           "The mask holds more than the brain."),
+    Metric("mask_pieces", "Pieces of the mask", "1", "connected components of the mask",
+           (1, 1), (1, 5), high="Keep the largest component."),
+    Metric("ghost_ratio", "Ghost", "1", "background at half the field of view from the head over other background",
+           (None, 1.5), (None, 3.0), high="Motion, flow or instability: look at the magnitude outside the head."),
+)  # fmt: skip
+
+
+def metric(key: str) -> Metric:
+    """The entry of :data:`METRICS` called ``key``."""
+    return next(entry for entry in METRICS if entry.key == key)
+
+
+def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = None) -> dict[str, float]:
+    """All numbers that ``arrays`` allow, in the order of :data:`METRICS`; what is undefined is left out.
+
+    Parameters
+    ----------
+    arrays
+        By name of artifact; needed is ``mask``, all others are optional: ``magnitude`` (echo, x, y, z),
+        ``phase_quality``, ``field_noise``, ``local_field``, ``eroded_mask``, ``reliable_mask``, ``chi``, ``csf_mask``.
+    grid
+        Geometry.
+    phase_axis
+        Axis of phase encoding, if known.
+    """
+    mask = np.asarray(arrays["mask"], dtype=bool)
+    if not mask.any():
+        return {}
+    found: dict[str, float | None] = {
+        "mask_volume": float(mask.sum()) * grid.voxel_volume / 1000,
+        "mask_pieces": float(morphology.components(mask)[1].size),
+    }
+    if arrays.get("reliable_mask") is not None:
+        found["unreliable_share"] = unreliable_share(arrays["reliable_mask"], mask)
+    for key, name in (("phase_coherence", "phase_quality"), ("field_noise", "field_noise")):
+        if arrays.get(name) is not None:
+            found[key] = _median(arrays[name], mask)
+    if arrays.get("magnitude") is not None:
+        found["snr"] = signal_to_noise(arrays["magnitude"][0], mask)
+        if phase_axis is not None:
+            found["ghost_ratio"] = ghost_ratio(arrays["magnitude"][0], mask, grid, phase_axis)
+    if arrays.get("chi") is not None:
+        found |= _of_susceptibility(arrays, mask, grid)
+    return {
+        entry.key: float(value)
+        for entry in METRICS
+        if (value := found.get(entry.key)) is not None and np.isfinite(value)
+    }
+
+
+def _of_susceptibility(arrays: Mapping[str, Any], mask: np.ndarray, grid: Grid) -> dict[str, float | None]:
+    chi = arrays["chi"]
+    inside = mask if arrays.get("eroded_mask") is None else np.asarray(arrays["eroded_mask"], dtype=bool)
+    if not inside.any():
+        return {}
+    values = chi[inside].astype(np.float64)
+    found: dict[str, float | None] = {
+        "chi_sd": float(values.std()),
+        "reference_offset": float(values.mean()),
+        "extreme_share": float(np.mean(np.abs(values) > EXTREME)),
+        "streaking": streaking(chi, inside, grid),
+        "rim_ratio": rim_ratio(chi, inside, grid),
+    }
+    if arrays.get("local_field") is not None:
+        found["field_residual"] = field_residual(arrays["local_field"], chi, inside, grid)
+    if arrays.get("csf_mask") is not None and np.count_nonzero(arrays["csf_mask"]) > 1:
+        found["csf_sd"] = float(chi[np.asarray(arrays["csf_mask"], dtype=bool)].std(dtype=np.float64))
+    return found
+
+
+def noise(volume: np.ndarray, mask: np.ndarray) -> float | None:
+    """Standard deviation of the white noise of ``volume`` (x, y, z) within ``mask``; ``None`` if it cannot be told."""
+    box = tuple(slice(a, b) for a, b in zip(*bounding_box(mask), strict=True))
+    difference, inside = volume[box].astype(np.float64), np.asarray(mask[box], dtype=bool)
+    axes = [axis for axis in range(3) if difference.shape[axis] > 1]
+    for axis in axes:
+        first, second = _neighbours(inside, axis)
+        inside = first & second
+        difference = np.diff(difference, axis=axis)
+    if not axes or np.count_nonzero(inside) < FEWEST:
+        return None
+    return float(np.median(np.abs(difference[inside])) / (MEDIAN_OF_NORMAL * 2 ** (len(axes) / 2)))
+
+
+def _neighbours(volume: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    index = [slice(None)] * 3
+    index[axis] = slice(0, -1)
+    first = volume[tuple(index)]
+    index[axis] = slice(1, None)
+    return first, volume[tuple(index)]
+
+
+def signal_to_noise(magnitude: np.ndarray, mask: np.ndarray) -> float | None:
+    """Median of ``magnitude`` in ``mask`` over its noise."""
+    sigma = noise(magnitude, mask)
+    return _median(magnitude, mask) / sigma if sigma else None
+
+
+def unreliable_share(reliable: np.ndarray, mask: np.ndarray) -> float:
+    """Share of ``mask`` that is not ``reliable``."""
+    return 1.0 - float(np.count_nonzero(np.asarray(reliable, bool) & mask)) / float(np.count_nonzero(mask))
+
+
+def field_residual(local_field: np.ndarray, chi: np.ndarray, mask: np.ndarray, grid: Grid) -> float | None:
+    """Norm of what ``chi`` does not explain of ``local_field`` (both ppm) in ``mask`` over the norm of the field."""
+    crop = Crop.around(mask, grid, padding=max(40.0, 4 * max(grid.voxel_size)))
+    inside = crop.extract(np.asarray(mask, dtype=bool))
+    kernel = dipole(crop.grid)
+    sources = np.where(inside, crop.extract(chi.astype(np.float32, copy=False)), np.float32(0))
+    field = crop.extract(local_field.astype(np.float32, copy=False))[inside].astype(np.float64)
+    left = field - fourier.filtered(sources, kernel)[inside]
+    of_constant = fourier.filtered(inside.astype(np.float32), kernel)[inside].astype(np.float64)
+    size, square = float(field @ field), float(of_constant @ of_constant)
+    if size == 0:
+        return None
+    if square > 1e-12 * field.size:
+        left = left - of_constant * (float(left @ of_constant) / square)
+    return float(np.sqrt(float(left @ left) / size))
+
+
+def streaking(chi: np.ndarray, mask: np.ndarray, grid: Grid, shells: int = 12) -> float | None:
+    """Mean power of ``chi`` on the dipole's cone over that beside it, at equal frequency; 1 if there is no streak."""
+    crop = Crop.around(mask, grid, padding=2 * max(grid.voxel_size))
+    inside = crop.extract(np.asarray(mask, dtype=bool))
+    values = crop.extract(chi.astype(np.float32, copy=False))
+    values = np.where(inside, values - values[inside].mean(dtype=np.float64), 0).astype(np.float32)
+    spectrum = fourier.forward(values)
+    power = (spectrum.real**2 + spectrum.imag**2) * fourier.spectrum_weights(crop.grid)
+    return cone_ratio(power, crop.grid, shells)
+
+
+def cone_ratio(power: np.ndarray, grid: Grid, shells: int = 12) -> float | None:
+    """Mean of ``power`` (half spectrum, weighted by how often a sample occurs) on the cone over that beside it."""
+    kx, ky, kz = fourier.frequencies(grid)
+    radius = np.sqrt(kx * kx + ky * ky + kz * kz)
+    resolved = [size for size, n in zip(grid.voxel_size, grid.shape, strict=True) if n > 1]
+    nyquist = 0.5 / max(resolved or grid.voxel_size)
+    shell = np.floor((radius / nyquist - 0.1) * (shells / 0.8)).astype(np.int64)
+    valid = (shell >= 0) & (shell < shells)
+    weights = np.broadcast_to(fourier.spectrum_weights(grid), power.shape)
+    cone = np.abs(dipole(grid)) < CONE
+    sums, counts = [], []
+    for part in (valid & cone, valid & ~cone):
+        index = shell[part]
+        sums.append(np.bincount(index, power[part].astype(np.float64), shells))
+        counts.append(np.bincount(index, weights[part].astype(np.float64), shells))
+    usable = (counts[0] > 0) & (counts[1] > 0)
+    if not usable.any():
+        return None
+    on, beside = (total[usable] / count[usable] for total, count in zip(sums, counts, strict=True))
+    return float(on.sum() / beside.sum()) if beside.sum() > 0 else None
+
+
+def rim_ratio(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> float | None:
+    """Root mean square of ``chi`` about its median in the outer 3 mm of ``mask`` over that inside."""
+    core = morphology.erode(mask, grid, RIM)
+    rim = mask & ~core
+    if not core.any() or not rim.any():
+        return None
+    middle = float(np.median(chi[mask]))
+    outer, inner = (float(np.mean((chi[part].astype(np.float64) - middle) ** 2)) for part in (rim, core))
+    return float(np.sqrt(outer / inner)) if inner > 0 else None
+
+
+def ghost_ratio(magnitude: np.ndarray, mask: np.ndarray, grid: Grid, axis: int) -> float | None:
+    """Median background under the mask shifted by half the field of view along ``axis`` over the other background.
+
+    Voxels of exactly 0 do not count: many scanners blank the background.
+    """
+    background = ~morphology.dilate(mask, grid, AIR) & (magnitude > 0)
+    shifted = np.roll(mask, mask.shape[axis] // 2, axis)
+    ghost, rest = magnitude[background & shifted], magnitude[background & ~shifted]
+    if min(ghost.size, rest.size) < FEWEST:
+        return None
+    return float(np.median(ghost) / np.median(rest))
+
+
+def deep_grey_contrast(chi: np.ndarray, nuclei: np.ndarray, mask: np.ndarray) -> float | None:
+    """Median of ``chi`` in the deep grey ``nuclei`` less that in the rest of ``mask``, ppm."""
+    inside, rest = nuclei & mask, mask & ~nuclei
+    return _median(chi, inside) - _median(chi, rest) if inside.any() and rest.any() else None
+
+
+def _median(volume: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.median(np.asarray(volume)[mask]))
