@@ -9,7 +9,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.phantom.head import HeadSettings, simulate
-from qsmxt.registry.methods import lookup
+from qsmxt.registry.methods import lookup, methods
 
 #: CPU seconds of QSM.rs (double precision, two cores) by our ``stage.method``.
 QSM_RS: dict[str, float] = {
@@ -61,6 +61,8 @@ def table(only: str = "") -> list[tuple[str, float, float]]:
         if only and only not in name:
             continue
         stage, key = name.split(".")
+        if key not in methods(stage):
+            continue
         method = lookup(stage, key)
         seconds = 0.0
         for _ in range(2):
