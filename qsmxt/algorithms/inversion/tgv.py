@@ -87,18 +87,17 @@ def tgv(
     """Susceptibility (ppm) from the total field (ppm); see the module."""
     mask = checked_mask(mask, grid)
     domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
-    return solve(domain, interior, field_noise, parameters, progress)
+    return solve(domain, interior, domain.weights_or_mask(field_noise), parameters, progress)
 
 
 def solve(
     domain: Domain,
     interior: np.ndarray,
-    field_noise: np.ndarray | None,
+    weights: np.ndarray,
     parameters: TGVParameters,
     progress: Progress | None,
 ) -> np.ndarray:
-    """The map on the uncropped grid; ``interior`` is the part of the mask with data."""
-    weights = domain.weights_or_mask(field_noise)
+    """The map on the uncropped grid; ``interior`` is the part of the mask with data, with ``weights``."""
     weights *= weights
     weights *= domain.crop.extract(interior)
     prior = SecondOrder(domain.grid, parameters.curvature, domain.mask.astype(np.float32))

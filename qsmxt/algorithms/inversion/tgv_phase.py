@@ -1,13 +1,15 @@
 r"""Total generalised variation in one step from the wrapped phase (TGV-QSM).
 
-The Laplacian of the phase needs no unwrapping: with :math:`\gamma(\cdot)` the wrap to :math:`[-\pi, \pi)`,
+Differences of neighbours need no unwrapping as long as they stay below half a turn in the first echo. For every pair
+of neighbours :math:`\delta_e = \gamma(\varphi_e(r+e_i) - \varphi_e(r))`, with :math:`\gamma` the wrap to
+:math:`[-\pi, \pi)`, is unwrapped from echo to echo (the first in proportion to the echo times, then along the line
+through the last two), and a line is fitted,
 
-.. math:: \Delta\varphi(r) = \sum_i \frac{\gamma(\varphi(r+e_i) - \varphi(r)) + \gamma(\varphi(r-e_i) - \varphi(r))}{v_i^2}
+.. math:: \delta_e = \delta_0 + 2\pi\bar\gamma B_0\,(\partial_i f)\, v_i\,T_{E,e}, \qquad
+          \Delta f = \sum_i \frac{(\partial_i f)(r) - (\partial_i f)(r - e_i)}{v_i},
 
-as long as neighbours differ by less than half a turn. Over the echoes (``(echo, x, y, z)``, rad) it grows as
-:math:`\Delta\varphi_e = \Delta\varphi_0 + 2\pi\bar\gamma B_0\,\Delta f\,T_{E,e}`; :math:`\Delta f` (ppm/mm^2) is the
-slope of a line fitted with weights :math:`m_e^2`, so the phase offset drops out. One echo is divided by its echo time,
-and its offset must be smooth.
+with weights :math:`m^2 m'^2/(m^2 + m'^2)` from the two magnitudes (``(echo, x, y, z)``, as the phase, rad), so the
+phase offset drops out. One echo is divided by its echo time, and its offset must be smooth.
 
 The mean of :math:`\Delta f` over the mask is subtracted; it would put a parabola under the map. The field that has
 this Laplacian and vanishes on the rim of the mask is found by multigrid
@@ -30,6 +32,7 @@ from scipy import ndimage
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask
 from qsmxt.algorithms.inversion.background import from_laplacian
 from qsmxt.algorithms.inversion.tgv import TGVParameters, solve
@@ -43,7 +46,7 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class TGVPhaseParameters(TGVParameters):
     """Parameters of :func:`tgv_phase`."""
 
-    erosions: int = parameter(2, unit="voxels", at_least=0, help="layers taken off the mask before the inversion")
+    erosions: int = parameter(3, unit="voxels", at_least=0, help="layers taken off the mask before the inversion")
 
 
 @method(
@@ -82,9 +85,11 @@ def tgv_phase(
                 "lower erosions"
             )
     laplacian = field_laplacian(wrapped_phase, echo_times, field_strength, mask, grid, magnitude)
-    laplacian -= laplacian[mask].mean(dtype=np.float64)
+    inner = ndimage.binary_erosion(mask)
+    if inner.any():
+        laplacian -= laplacian[inner].mean(dtype=np.float64)
     domain, interior = from_laplacian(laplacian, mask, grid, 2 * parameters.margin)
-    return solve(domain, interior, None, parameters, progress)
+    return solve(domain, interior, domain.weights_or_mask(None, magnitude), parameters, progress)
 
 
 def field_laplacian(
@@ -98,54 +103,73 @@ def field_laplacian(
     """Laplacian of the relative field (ppm/mm^2) from wrapped phases, zero outside the mask."""
     phase = phase[None] if phase.ndim == 3 else phase
     times = np.atleast_1d(np.asarray(echo_times, dtype=np.float64))
-    echoes = times.size
-    grid.check("wrapped_phase", phase, echoes=echoes)
+    grid.check("wrapped_phase", phase, echoes=times.size)
     if not np.isfinite(phase[:, mask]).all():
         raise InputError(
             "wrapped_phase: expected finite values in the mask, found NaN or Inf; take them out of the mask"
         )
-    if (times <= 0).any() or np.unique(times).size != echoes:
+    if (times <= 0).any() or np.unique(times).size != times.size:
         raise InputError(f"echo_times: expected different times above 0 s, found {times.tolist()}")
-    sums = np.zeros((5, *grid.shape), dtype=np.float64)
-    laplacian = np.empty(grid.shape, dtype=np.float32)
-    squares = np.array([1 / v**2 for v in grid.voxel_size], dtype=np.float32)
-    for echo, time in enumerate(times):
-        parallel.run(_wrapped_laplacian, grid.shape[0], np.asarray(phase[echo], dtype=np.float32), squares, laplacian)
-        weight = np.ones(1) if magnitude is None else np.square(magnitude[echo], dtype=np.float64)
-        for total, term in zip(
-            sums,
-            (weight, weight * time, weight * time * time, weight * laplacian, weight * time * laplacian),
-            strict=True,
-        ):
-            total += term
-    w, wt, wtt, wl, wtl = sums
-    if echoes == 1:
-        slope = np.divide(wtl, wtt, out=np.zeros_like(wtl), where=mask & (wtt > 0))
+    if magnitude is None:
+        magnitude = np.ones((1, 1, 1, 1), dtype=np.float32)
     else:
-        determinant = w * wtt - wt * wt
-        good = mask & (determinant > 1e-9 * w * wtt)
-        slope = np.divide(w * wtl - wt * wl, determinant, out=np.zeros_like(wtl), where=good)
-    return (slope / rad_per_ppm(float(np.asarray(field_strength)), 1.0)).astype(np.float32)
+        magnitude = magnitude[None] if magnitude.ndim == 3 else magnitude
+        grid.check("magnitude", magnitude, echoes=times.size)
+    crop = Crop.around(mask, grid)
+    box = (slice(None), *crop.source)
+    order = np.argsort(times)
+    phase = np.ascontiguousarray(phase[box][order], dtype=np.float32)
+    magnitude = np.ascontiguousarray(magnitude[box][order] if magnitude.size > 1 else magnitude, dtype=np.float32)
+    inside = np.ascontiguousarray(mask[crop.source])
+    slopes = np.zeros((3, *inside.shape), dtype=np.float32)
+    parallel.run(_edge_slopes, inside.shape[0], phase, magnitude, times[order], inside, slopes)
+    laplacian = np.zeros(grid.shape, dtype=np.float32)
+    part = laplacian[crop.source]
+    for axis, (slope, v) in enumerate(zip(slopes, grid.voxel_size, strict=True)):
+        slope *= np.float32(1 / (v * v * rad_per_ppm(float(np.asarray(field_strength)), 1.0)))
+        part += slope
+        moved = np.moveaxis(part, axis, 0)
+        moved[1:] -= np.moveaxis(slope, axis, 0)[:-1]
+    return laplacian
 
 
 @kernel
-def _wrapped(difference):
-    turn = np.float32(2 * np.pi)
-    return difference - turn * np.float32(np.rint(difference / turn))
-
-
-@kernel
-def _wrapped_laplacian(start, stop, phase, squares, out):
-    """Zero-flux at the border of the volume."""
-    nx, ny, nz = phase.shape
+def _edge_slopes(start, stop, phase, magnitude, times, inside, out):
+    """Phase per second gained from every voxel to its next neighbour, 0 where one of them is outside."""
+    echoes, nx, ny, nz = phase.shape
+    turn = 2 * np.pi
+    weighted = magnitude.size > 1
     for i in range(start, stop):
-        before, after = max(i - 1, 0), min(i + 1, nx - 1)
         for j in range(ny):
-            above, below = max(j - 1, 0), min(j + 1, ny - 1)
             for k in range(nz):
-                left, right = max(k - 1, 0), min(k + 1, nz - 1)
-                here = phase[i, j, k]
-                value = squares[0] * (_wrapped(phase[before, j, k] - here) + _wrapped(phase[after, j, k] - here))
-                value += squares[1] * (_wrapped(phase[i, above, k] - here) + _wrapped(phase[i, below, k] - here))
-                value += squares[2] * (_wrapped(phase[i, j, left] - here) + _wrapped(phase[i, j, right] - here))
-                out[i, j, k] = value
+                for axis in range(3):
+                    a, b, c = i + (axis == 0), j + (axis == 1), k + (axis == 2)
+                    if a >= nx or b >= ny or c >= nz or not inside[i, j, k] or not inside[a, b, c]:
+                        continue
+                    w_sum, wt, wtt, wd, wtd = 0.0, 0.0, 0.0, 0.0, 0.0
+                    last, before = 0.0, 0.0
+                    for e in range(echoes):
+                        expected = 0.0
+                        if e == 1:
+                            expected = last * times[1] / times[0]
+                        elif e > 1:
+                            expected = last + (last - before) * (times[e] - times[e - 1]) / (
+                                times[e - 1] - times[e - 2]
+                            )
+                        d = np.float64(phase[e, a, b, c]) - np.float64(phase[e, i, j, k]) - expected
+                        d += expected - turn * np.rint(d / turn)
+                        before, last = last, d
+                        w = 1.0
+                        if weighted:
+                            m, n = magnitude[e, i, j, k] ** 2, magnitude[e, a, b, c] ** 2
+                            w = m * n / (m + n) if m + n > 0 else 0.0
+                        w_sum += w
+                        wt += w * times[e]
+                        wtt += w * times[e] ** 2
+                        wd += w * d
+                        wtd += w * times[e] * d
+                    determinant = w_sum * wtt - wt * wt
+                    if echoes == 1:
+                        out[axis, i, j, k] = last / times[0]
+                    elif determinant > 1e-9 * w_sum * wtt:
+                        out[axis, i, j, k] = (w_sum * wtd - wt * wd) / determinant
