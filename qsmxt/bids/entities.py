@@ -15,7 +15,8 @@ ENTITIES: tuple[tuple[str, str], ...] = (
     ("run", "run"), ("mod", "modality"), ("echo", "echo"), ("flip", "flip"), ("inv", "inversion"),
     ("mt", "mtransfer"), ("part", "part"), ("proc", "proc"), ("hemi", "hemisphere"), ("space", "space"),
     ("split", "split"), ("recording", "recording"), ("chunk", "chunk"), ("atlas", "atlas"), ("seg", "segmentation"),
-    ("scale", "scale"), ("res", "resolution"), ("den", "density"), ("label", "label"), ("desc", "description"),
+    ("scale", "scale"), ("res", "resolution"), ("den", "density"), ("from", "from"), ("to", "to"),
+    ("mode", "mode"), ("label", "label"), ("desc", "description"),
 )  # fmt: skip
 
 LONG_NAMES = dict(ENTITIES)

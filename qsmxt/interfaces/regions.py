@@ -95,7 +95,7 @@ def _text(value: Any) -> str:
     if value is None or value == "":
         return "n/a"
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return f"{value:.6g}"
     return str(value)
 
 
