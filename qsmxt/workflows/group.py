@@ -56,6 +56,7 @@ def run_group(
     MissingInputError
         If there is nothing to gather, or less than the settings require.
     """
+    out_dir = out_dir.absolute()
     cohort = find_cohort(out_dir, participants=participants, expected=expected)
     for name in cohort.missing:
         logger.warning("group: %s has no results; left out", name)

@@ -1,0 +1,507 @@
+r"""Nodes of the cohort template.
+
+A scan is prepared once (registration channels: magnitude freed from the coils' inhomogeneity and cut to the brain,
+clipped susceptibility). Every scan i has an affine map :math:`A_i` from the template's world to its own, a displacement
+:math:`\varphi_i` before it, and all share the shape correction :math:`\psi`: a point y of the template lies at
+:math:`A_i(\varphi_i(\psi(y)))` in scan i, and values come from there in one interpolation. The mean of the
+:math:`A_i` is held at the identity and the mean of the :math:`\varphi_i \circ \psi` is the identity
+(:mod:`qsmxt.algorithms.template`), so no scan has more say in where the template lies than its weight, 1 over the
+number of scans of its participant.
+
+Nodes pass JSON text with a fingerprint; scans are keyed by name. Averages hold one scan in memory at a time, medians a
+few planes of all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, isdefined, traits
+
+from qsmxt.interfaces.base import Interface
+from qsmxt.interfaces.state import digest
+
+#: Bands around masks, mm: what of the magnitude guides registration, and where deformation is compared.
+_RIM, _COMPARED = 4.0, 6.0
+
+#: Room around the brains on the grid of the template, mm.
+_MARGIN = 10.0
+
+#: Values that a median holds in memory at once.
+_MEDIAN_VALUES = 40_000_000
+
+#: Channels of registration: key of the prepared scan, key of the template.
+CHANNELS = ("reference", "guide")
+
+#: What is averaged in the end, and whether only inside masks.
+AVERAGED = {"magnitude": False, "chi": True, "r2star": True}
+
+
+class TemplateInputSpec(BaseInterfaceInputSpec):
+    """Inputs that the nodes of the template share; each uses those it needs."""
+
+    scan = traits.Str(desc="prepared scan (JSON)")
+    scans = traits.List(traits.Str(), desc="prepared scans, by name (JSON)")
+    placement = traits.Str(desc="where a scan lies (JSON)")
+    placements = traits.List(traits.Str(), desc="where all scans lie, by name (JSON)")
+    frame = traits.Str(desc="grid of the template, affine maps, shape correction (JSON)")
+    template = traits.Str(desc="present mean (JSON)")
+    brought = traits.List(traits.Str(), desc="scans on the grid of the template, by name (JSON)")
+    parameters = traits.Str("{}", usedefault=True, desc="settings (JSON)")
+    code = traits.Str(mandatory=True, desc="version and digest of the code")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
+
+
+class TemplateOutputSpec(TraitedSpec):
+    """One state."""
+
+    state = traits.Str(desc="result (JSON)")
+
+
+class TemplateInterface(Interface):
+    """Base of the nodes: reads JSON, adds a fingerprint to the result."""
+
+    input_spec = TemplateInputSpec
+    output_spec = TemplateOutputSpec
+
+    def execute(self, folder: str) -> None:
+        """Compute and write down."""
+        given = {name: value for name, value in self.inputs.get().items() if isdefined(value) and name != "num_threads"}
+        state = self.compute(Path(folder))
+        state["fingerprint"] = digest(type(self).__name__, {k: _fingerprints(v) for k, v in given.items()})
+        self._results["state"] = json.dumps(state, sort_keys=True)
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """The result as plain values."""
+        raise NotImplementedError
+
+    def one(self, name: str) -> dict[str, Any]:
+        """A state among the inputs."""
+        state: dict[str, Any] = json.loads(getattr(self.inputs, name))
+        return state
+
+    def many(self, name: str) -> list[dict[str, Any]]:
+        """States among the inputs in the order of their names."""
+        return sorted((json.loads(text) for text in getattr(self.inputs, name)), key=lambda state: state["name"])
+
+
+def _fingerprints(value: Any) -> Any:
+    """Of states their fingerprints, in order; other values as they are."""
+    if isinstance(value, (list, tuple)):
+        return sorted(str(_fingerprints(item)) for item in value)
+    if isinstance(value, str) and value.startswith("{"):
+        content = json.loads(value)
+        return content.get("fingerprint", value)
+    return value
+
+
+class PrepareScan(TemplateInterface):
+    """Read the maps of a scan and make its channels."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """Arrays as ``.npy``; all on the grid of the susceptibility map."""
+        from scipy.ndimage import distance_transform_edt
+
+        from qsmxt.algorithms.template import sharpness
+        from qsmxt.interfaces.registration import CHI_RANGE, Volume, correct_bias, read_volume, resample
+
+        given = json.loads(self.inputs.parameters)
+        chi = read_volume(given["maps"]["chi"])
+        volumes = {key: read_volume(path) for key, path in sorted(given["maps"].items())}
+        arrays = {key: _on_grid(volume, chi) for key, volume in volumes.items()}
+        mask = arrays.pop("mask") > 0.5 if "mask" in arrays else chi.array != 0
+        _check_mask(given["name"], mask)
+        outside = np.asarray(distance_transform_edt(~mask, sampling=chi.voxel_size))
+        even = correct_bias(Volume(arrays.pop("combined_magnitude"), chi.affine))
+        arrays["magnitude"] = even.array / np.float32(even.array[mask].mean())
+        arrays["reference"] = np.where(outside <= _RIM, arrays["magnitude"], 0).astype(np.float32)
+        arrays["guide"] = np.where(mask, np.clip(chi.array, *CHI_RANGE), 0).astype(np.float32)
+        arrays["mask"] = mask
+        if given.get("labels"):
+            labels = read_volume(given["labels"])
+            same = labels.array.shape == chi.array.shape and np.allclose(labels.affine, chi.affine, atol=1e-3)
+            arrays["labels"] = (
+                labels.array if same else resample(labels, chi, [], interpolation="nearestNeighbor")
+            ).astype(np.int32)
+        return {
+            "name": given["name"], "weight": given["weight"], "affine": chi.affine.tolist(),
+            "files": _save(folder, arrays), "sharpness": sharpness(arrays["reference"], mask, chi.voxel_size),
+            "corners": _corners(mask, chi.affine), "voxel_size": list(chi.voxel_size), "shape": list(mask.shape),
+        }  # fmt: skip
+
+
+def _on_grid(volume: Any, reference: Any) -> np.ndarray:
+    """The volume's array, interpolated if it lies on another grid than ``reference``."""
+    from qsmxt.interfaces.registration import resample
+
+    if volume.array.shape == reference.array.shape and np.allclose(volume.affine, reference.affine, atol=1e-3):
+        return np.asarray(volume.array, dtype=np.float32)
+    return resample(volume, reference, [])
+
+
+def _check_mask(name: str, mask: np.ndarray) -> None:
+    from qsmxt.errors import InputError
+
+    if np.count_nonzero(mask) < 100:
+        raise InputError(f"{name}: expected a brain mask or a susceptibility map that is not 0, found neither")
+
+
+def _corners(mask: np.ndarray, affine: np.ndarray) -> list[list[float]]:
+    """World coordinates of the corners of the box around a mask."""
+    from qsmxt.algorithms.cropping import bounding_box
+
+    starts, stops = bounding_box(mask)
+    ends = [(float(a) - 0.5, float(b) - 0.5) for a, b in zip(starts, stops, strict=True)]
+    points = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
+    corners: list[list[float]] = (points @ np.asarray(affine).T)[:, :3].tolist()
+    return corners
+
+
+class ChooseTarget(TemplateInterface):
+    """What scans are aligned to at first: a given image, else the sharpest scan."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """A state like that of a template."""
+        from qsmxt.interfaces.registration import read_volume
+
+        target = json.loads(self.inputs.parameters).get("target")
+        if target:
+            volume = read_volume(target)
+            files = _save(folder, {"reference": volume.array.astype(np.float32)})
+            return {"name": "", "affine": volume.affine.tolist(), "files": files}
+        best = max(self.many("scans"), key=lambda scan: (scan["sharpness"], scan["name"]))
+        return {"name": best["name"], "affine": best["affine"], "files": {"reference": best["files"]["reference"]}}
+
+
+class AlignRigidly(TemplateInterface):
+    """Rigid map from the target to a scan, starting with the centres of both on each other."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """The matrix."""
+        from qsmxt.interfaces.registration import placements, read_affine, write_affine
+
+        scan, target = self.one("scan"), self.one("template")
+        if scan["name"] == target["name"]:
+            return {"name": scan["name"], "matrix": np.eye(4).tolist()}
+        fixed, moving = volume_of(target, "reference"), volume_of(scan, "reference")
+        initial = write_affine(placements(fixed, moving)[-1], folder / "start.mat")
+        register([fixed], [moving], [linear_stage("Rigid", fixed)], initial, folder / "rigid")
+        return {"name": scan["name"], "matrix": read_affine(str(folder / "rigid0GenericAffine.mat")).tolist()}
+
+
+class AlignAffinely(TemplateInterface):
+    """Affine map from the template to a scan, starting from the one so far."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """The matrix."""
+        from qsmxt.interfaces.registration import read_affine, write_affine
+
+        scan, template = self.one("scan"), self.one("template")
+        initial = write_affine(np.array(self.one("frame")["matrices"][scan["name"]]), folder / "start.mat")
+        fixed, moving = volume_of(template, "reference"), volume_of(scan, "reference")
+        register([fixed], [moving], [linear_stage("Affine", fixed)], initial, folder / "affine", near_brain(template))
+        return {"name": scan["name"], "matrix": read_affine(str(folder / "affine0GenericAffine.mat")).tolist()}
+
+
+def linear_stage(kind: str, fixed: Any) -> list[str]:
+    """Options of a linear stage on grids of 8 and 4 mm; what it leaves over is for the deformation."""
+    factors = [max(1, round(level / min(fixed.voxel_size))) for level in (8.0, 4.0)]
+    return [
+        "--transform", f"{kind}[0.1]", "--metric", "MI[{f0},{m0},1,32,Regular,0.5]",
+        "--convergence", "[100x50,1e-6,10]",
+        "--shrink-factors", "x".join(map(str, factors)), "--smoothing-sigmas", "4x2mm",
+    ]  # fmt: skip
+
+
+def deformable_stage(schedule: Sequence[int]) -> list[str]:
+    """Options of the deformable stage: mutual information of magnitudes, correlation of susceptibility maps."""
+    steps = "x".join(str(n) for n in schedule)
+    return [
+        "--transform", "SyN[0.2,3,0]", "--metric", "MI[{f0},{m0},1,32]", "--metric", "CC[{f1},{m1},1,2]",
+        "--convergence", f"[{steps},1e-6,10]", "--shrink-factors", "8x4x2x1", "--smoothing-sigmas", "3x2x1x0vox",
+    ]  # fmt: skip
+
+
+def near_brain(template: Mapping[str, Any]) -> np.ndarray:
+    """Where registration compares: the brain of the template and a band around it."""
+    from scipy.ndimage import distance_transform_edt
+
+    mask = np.load(template["files"]["mask"]) > 0.5
+    size = np.linalg.norm(np.array(template["affine"])[:3, :3], axis=0)
+    near: np.ndarray = distance_transform_edt(~mask, sampling=size) <= _COMPARED
+    return near
+
+
+def register(
+    fixed: Sequence[Any],
+    moving: Sequence[Any],
+    stages: Sequence[Sequence[str]],
+    initial: str,
+    prefix: Path,
+    mask: np.ndarray | None = None,
+) -> None:
+    """Run antsRegistration with fixed seed; ``{f0}``, ``{m0}`` in stages stand for channels."""
+    from ants.internal import get_pointer_string
+
+    from qsmxt.errors import InputError
+    from qsmxt.interfaces.registration import SEED, ants, to_ants
+
+    images = {f"f{n}": to_ants(volume).clone("float") for n, volume in enumerate(fixed)}
+    images |= {f"m{n}": to_ants(volume).clone("float") for n, volume in enumerate(moving)}
+    pointers = {name: str(get_pointer_string(image)) for name, image in images.items()}
+    arguments = ["--dimensionality", "3", "-r", initial]
+    arguments += [word.format(**pointers) for stage in stages for word in stage]
+    if mask is not None:
+        images["mask"] = to_ants(fixed[0].with_array(mask)).clone("unsigned char")
+        arguments += ["-x", f"[{get_pointer_string(images['mask'])},NA]"]
+    arguments += ["-u", "0", "-z", "1", "--float", "1", "--random-seed", str(SEED)]
+    try:
+        ants().registration(
+            fixed=[*arguments, "--write-composite-transform", "0", "--output", str(prefix)], moving=None
+        )
+    except RuntimeError as error:
+        raise InputError(f"registration failed ({error}); expected two heads that overlap, check orientation") from None
+
+
+class CentreMaps(TemplateInterface):
+    """Put the mean of all affine maps at the identity, and the grid of the template around all brains."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """Frame: grid and matrices by name."""
+        from qsmxt.algorithms.template import mean_affine
+
+        scans, placements = self.many("scans"), self.many("placements")
+        back = np.linalg.inv(
+            mean_affine([np.array(p["matrix"]) for p in placements], [scan["weight"] for scan in scans])
+        )
+        matrices = {p["name"]: np.array(p["matrix"]) @ back for p in placements}
+        if isdefined(self.inputs.frame):
+            before = self.one("frame")
+            affine, shape = before["affine"], before["shape"]
+        else:
+            size = json.loads(self.inputs.parameters).get("voxel_size")
+            size = float(size or max(1.0, min(min(scan["voxel_size"]) for scan in scans)))
+            affine, shape = _grid_around(scans, matrices, size)
+        return {"affine": affine, "shape": shape, "matrices": {name: m.tolist() for name, m in matrices.items()}}
+
+
+def _grid_around(
+    scans: Sequence[Mapping[str, Any]], matrices: Mapping[str, np.ndarray], size: float
+) -> tuple[list[list[float]], list[int]]:
+    """Axes to the right, front and top of the mean head; isotropic voxels."""
+    corners = []
+    for scan in scans:
+        points = np.column_stack([np.array(scan["corners"]), np.ones(8)])
+        corners.append((points @ np.linalg.inv(matrices[scan["name"]]).T)[:, :3])
+    low, high = np.min(corners, axis=(0, 1)) - _MARGIN, np.max(corners, axis=(0, 1)) + _MARGIN
+    shape = np.ceil((high - low) / size).astype(int)
+    affine = np.diag([size, size, size, 1.0])
+    affine[:3, 3] = 0.5 * (low + high) - 0.5 * size * (shape - 1)
+    return affine.tolist(), shape.tolist()
+
+
+class Deform(TemplateInterface):
+    """Displacement from the template to a scan, by both channels."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """Files of the displacement and its inverse."""
+        from qsmxt.interfaces.registration import write_affine
+
+        scan, template = self.one("scan"), self.one("template")
+        initial = write_affine(np.array(self.one("frame")["matrices"][scan["name"]]), folder / "start.mat")
+        fixed, moving = ([volume_of(state, key) for key in CHANNELS] for state in (template, scan))
+        stage = deformable_stage(json.loads(self.inputs.parameters)["schedule"])
+        register(fixed, moving, [stage], initial, folder / "syn", near_brain(template))
+        return {
+            "name": scan["name"], "warp": str(folder / "syn1Warp.nii.gz"),
+            "inverse": str(folder / "syn1InverseWarp.nii.gz"),
+        }  # fmt: skip
+
+
+class BalanceShape(TemplateInterface):
+    """The shape correction that leaves no mean displacement."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """The frame with it; ``moved`` is its root mean square, mm."""
+        from qsmxt.algorithms.template import inverse_displacement
+
+        frame, template = self.one("frame"), self.one("template")
+        weights = {scan["name"]: scan["weight"] for scan in self.many("scans")}
+        total, weight = np.zeros((*frame["shape"], 3)), 0.0
+        for placement in self.many("placements"):
+            total += weights[placement["name"]] * read_displacement(placement["warp"])
+            weight += weights[placement["name"]]
+        mean = total / weight
+        size = frame["affine"][0][0]
+        shape = size * inverse_displacement(mean / size)
+        inside = np.load(template["files"]["mask"]) > 0.5
+        files = _save(folder, {"shape": shape.astype(np.float32), "unshape": mean.astype(np.float32)})
+        files["transform"] = write_displacement(shape, frame, folder / "shape.nii.gz")
+        moved = float(np.sqrt((shape[inside] ** 2).sum(axis=-1).mean()))
+        return {**frame, "files": files, "moved": moved}
+
+
+class BringToTemplate(TemplateInterface):
+    """Maps of a scan on the grid of the template, in one interpolation."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """Arrays as ``.npy``."""
+        from qsmxt.interfaces.registration import resample, transport_labels, write_affine
+
+        scan, frame = self.one("scan"), self.one("frame")
+        everything = json.loads(self.inputs.parameters).get("all", False)
+        transforms = [write_affine(np.array(frame["matrices"][scan["name"]]), folder / "affine.mat")]
+        if isdefined(self.inputs.placement):
+            transforms = [frame["files"]["transform"], self.one("placement")["warp"], *transforms]
+        grid = grid_of(frame)
+        keys = [key for key in (*CHANNELS, *(AVERAGED if everything else ())) if key in scan["files"]]
+        arrays = {key: resample(volume_of(scan, key), grid, transforms) for key in keys}
+        arrays["mask"] = resample(volume_of(scan, "mask"), grid, transforms) > 0.5
+        for key in (key for key, inside in AVERAGED.items() if inside and key in arrays):
+            arrays[key] = np.where(arrays["mask"], arrays[key], 0).astype(np.float32)
+        if everything and "labels" in scan["files"]:
+            arrays["labels"] = transport_labels(volume_of(scan, "labels"), grid, transforms).labels
+        return {
+            "name": scan["name"],
+            "weight": scan["weight"],
+            "affine": frame["affine"],
+            "files": _save(folder, arrays),
+        }
+
+
+class AverageScans(TemplateInterface):
+    """Mean of the channels, sharpened for the next registration, and how far the template has settled."""
+
+    def compute(self, folder: Path) -> dict[str, Any]:
+        """Template with ``metrics``."""
+        from qsmxt.algorithms.template import sharpened, sharpness
+
+        brought, frame = self.many("brought"), self.one("frame")
+        amount = float(json.loads(self.inputs.parameters).get("sharpening", 0.0))
+        share = streaming_mean(brought, "mask")
+        inside = share > 0.5
+        means = {key: streaming_mean(brought, key) for key in CHANNELS}
+        size = frame["affine"][0][0]
+        metrics: dict[str, Any] = {"moved_mm": frame.get("moved", 0.0)}
+        for key in CHANNELS:
+            alike = [_correlation(np.load(scan["files"][key]), means[key], inside) for scan in brought]
+            metrics[f"similarity_{key}"] = float(np.mean(alike))
+            metrics[f"sharpness_{key}"] = sharpness(means[key], inside, (size,) * 3)
+            if isdefined(self.inputs.template):
+                before = np.load(self.one("template")["files"][f"mean_{key}"])
+                change = np.sqrt(np.mean((means[key] - before)[inside] ** 2)) / max(means[key][inside].std(), 1e-12)
+                metrics[f"change_{key}"] = float(change)
+        arrays = {key: sharpened(mean, amount) for key, mean in means.items()}
+        arrays |= {f"mean_{key}": mean for key, mean in means.items()}
+        files = _save(folder, {**arrays, "mask": share})
+        return {"name": "template", "affine": frame["affine"], "files": files, "metrics": metrics}
+
+
+def streaming_mean(scans: Sequence[Mapping[str, Any]], key: str, *, inside: bool = False) -> np.ndarray:
+    """Weighted mean over scans, float32, one in memory at a time.
+
+    With ``inside`` each voxel counts the scans whose mask holds it, and is 0 where these are less than half.
+    """
+    total, weight, all_weight = 0.0, 0.0, 0.0
+    for scan in scans:
+        values = np.load(scan["files"][key]).astype(np.float64)
+        part: Any = scan["weight"]
+        if inside:
+            part = part * np.load(scan["files"]["mask"])
+        total, weight, all_weight = total + part * values, weight + part, all_weight + scan["weight"]
+    covered = np.asarray(weight) >= 0.5 * all_weight
+    return np.where(covered, np.asarray(total) / np.maximum(weight, 1e-12), 0).astype(np.float32)
+
+
+def streaming_deviation(
+    scans: Sequence[Mapping[str, Any]], key: str, mean: np.ndarray, *, inside: bool = False
+) -> np.ndarray:
+    """Weighted standard deviation about ``mean``, with the correction of small samples, float32."""
+    total, weight, squares = np.zeros(mean.shape), np.zeros(mean.shape), np.zeros(mean.shape)
+    for scan in scans:
+        part: Any = scan["weight"] * (np.load(scan["files"]["mask"]) if inside else np.ones(mean.shape))
+        total += part * (np.load(scan["files"][key]).astype(np.float64) - mean) ** 2
+        weight, squares = weight + part, squares + part**2
+    freedom = weight - squares / np.maximum(weight, 1e-12)
+    return np.where((mean != 0) & (freedom > 0), np.sqrt(total / np.maximum(freedom, 1e-12)), 0).astype(np.float32)
+
+
+def slabwise_median(scans: Sequence[Mapping[str, Any]], key: str, *, inside: bool = False) -> np.ndarray:
+    """Median over scans, a few planes of all in memory at a time; inside masks like the mean."""
+    volumes = [np.load(scan["files"][key], mmap_mode="r") for scan in scans]
+    masks = [np.load(scan["files"]["mask"], mmap_mode="r") for scan in scans] if inside else []
+    out = np.zeros(volumes[0].shape, dtype=np.float32)
+    step = max(1, _MEDIAN_VALUES // (len(scans) * max(1, out[0].size)))
+    for start in range(0, out.shape[0], step):
+        planes = slice(start, start + step)
+        values = np.stack([volume[planes] for volume in volumes])
+        if not inside:
+            out[planes] = np.median(values, axis=0)
+            continue
+        counted = np.stack([mask[planes] for mask in masks])
+        covered = counted.sum(axis=0) >= 0.5 * len(scans)
+        columns = np.where(counted, values, np.nan)[:, covered]
+        out[planes][covered] = np.nanmedian(columns, axis=0) if columns.size else 0
+    return out
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> float:
+    a, b = first[inside].astype(np.float64), second[inside].astype(np.float64)
+    if a.size < 2 or a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def similarities(scans: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Correlation of every scan with the mean, channel by channel."""
+    inside = np.load(template["files"]["mask"]) > 0.5
+    means = {key: np.load(template["files"][f"mean_{key}"]) for key in CHANNELS}
+    for scan in scans:
+        alike = {key: _correlation(np.load(scan["files"][key]), means[key], inside) for key in CHANNELS}
+        yield {"scan": scan["name"], **{f"similarity_{key}": value for key, value in alike.items()}}
+
+
+def grid_of(frame: Mapping[str, Any]) -> Any:
+    """The grid of the template as an empty volume."""
+    from qsmxt.interfaces.registration import Volume
+
+    return Volume(np.zeros(frame["shape"], dtype=np.float32), np.array(frame["affine"]))
+
+
+def volume_of(state: Mapping[str, Any], key: str) -> Any:
+    """A volume of a state."""
+    from qsmxt.interfaces.registration import Volume
+
+    return Volume(np.load(state["files"][key]), np.array(state["affine"]))
+
+
+def read_displacement(path: str) -> np.ndarray:
+    """Displacement ``(x, y, z, 3)`` in a file of ANTs, mm to the right, front and top."""
+    from qsmxt.interfaces.registration import ants
+
+    field = ants().image_read(path).numpy().astype(np.float64)
+    turned: np.ndarray = field * np.array([-1.0, -1.0, 1.0])
+    return turned
+
+
+def write_displacement(field: np.ndarray, frame: Mapping[str, Any], path: Path) -> str:
+    """Inverse of :func:`read_displacement`, on the grid of the template."""
+    from qsmxt.interfaces.registration import ants, to_ants
+
+    like = to_ants(grid_of(frame))
+    turned = np.ascontiguousarray(field * np.array([-1.0, -1.0, 1.0]), dtype=np.float32)
+    image = ants().from_numpy(
+        turned, origin=like.origin, spacing=like.spacing, direction=like.direction, has_components=True
+    )
+    ants().image_write(image, str(path))
+    return str(path)
+
+
+def _save(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    from qsmxt.interfaces.state import save_arrays
+
+    return save_arrays(folder, arrays)
