@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.domain import checked_mask
-from qsmxt.algorithms.referencing.offset import offset_of, subtract
+from qsmxt.algorithms.referencing.offset import checked_chi, offset_of, subtract
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -53,7 +53,6 @@ def csf(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """``chi`` (ppm) less its trimmed mean in the CSF inside the mask; zero outside."""
-    grid.check("chi", chi)
-    mask = checked_mask(mask, grid)
+    chi, mask = checked_chi(chi, mask, grid)
     region = checked_mask(csf_mask, grid, "csf_mask") & mask
     return subtract(chi, mask, offset_of(chi, region, percentiles=parameters.percentiles, name="csf_mask"))

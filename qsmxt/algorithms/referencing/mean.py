@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import checked_mask
-from qsmxt.algorithms.referencing.offset import offset_of, subtract
+from qsmxt.algorithms.referencing.offset import checked_chi, offset_of, subtract
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -56,6 +55,5 @@ def mean(
     >>> mean(np.array([[[1.0, 2.0, 3.0]]]), np.ones(grid.shape, bool), grid, MeanParameters((0, 100))).ravel().tolist()
     [-1.0, 0.0, 1.0]
     """
-    grid.check("chi", chi)
-    mask = checked_mask(mask, grid)
+    chi, mask = checked_chi(chi, mask, grid)
     return subtract(chi, mask, offset_of(chi, mask, percentiles=parameters.percentiles))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import checked_mask
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method
 
@@ -41,5 +40,5 @@ def none(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """``chi`` (ppm) in the mask, zero outside."""
-    grid.check("chi", chi)
-    return np.where(checked_mask(mask, grid), chi, 0).astype(np.float32)
+    chi, mask = checked_chi(chi, mask, grid)
+    return np.where(mask, chi, 0).astype(np.float32)

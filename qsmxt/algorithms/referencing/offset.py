@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms.inversion.domain import checked_mask
 from qsmxt.errors import InputError
+from qsmxt.geometry import Grid
 
 #: Distance from the median of the region above which a voxel does not count, ppm.
 FARTHEST = 1.0
@@ -58,6 +60,15 @@ def offset_of(
     low, high = np.percentile(values, percentiles)
     values = values[(values >= low) & (values <= high)]
     return Offset(float(values.mean()), float(values.std()), int(values.size))
+
+
+def checked_chi(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` and ``mask`` (bool) if both lie on the grid and ``chi`` is finite in the mask, else :class:`InputError`."""
+    mask = checked_mask(mask, grid)
+    grid.check("chi", chi)
+    if not np.isfinite(chi[mask]).all():
+        raise InputError("chi: expected finite values in the mask, found NaN or Inf; take them out of the mask")
+    return chi, mask
 
 
 def subtract(chi: np.ndarray, mask: np.ndarray, offset: Offset) -> np.ndarray:

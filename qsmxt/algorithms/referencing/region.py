@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import checked_mask
-from qsmxt.algorithms.referencing.offset import offset_of, subtract
+from qsmxt.algorithms.referencing.offset import checked_chi, offset_of, subtract
 from qsmxt.errors import ParameterError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -57,9 +56,8 @@ def region(
     """``chi`` (ppm) less its trimmed mean in the labelled regions inside the mask; zero outside."""
     if not parameters.labels:
         raise ParameterError("referencing.region: parameter labels: expected at least one label, found none")
-    grid.check("chi", chi)
     grid.check("labels", labels)
-    mask = checked_mask(mask, grid)
+    chi, mask = checked_chi(chi, mask, grid)
     chosen = np.isin(labels, parameters.labels) & mask
     wanted = ", ".join(str(label) for label in parameters.labels)
     return subtract(chi, mask, offset_of(chi, chosen, percentiles=parameters.percentiles, name=f"labels {wanted}"))
