@@ -44,8 +44,7 @@ LABEL org.opencontainers.image.title="QSMxT" \
       org.opencontainers.image.description="BIDS App for quantitative susceptibility mapping" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.source="https://github.com/QSMxT/QSMxT" \
-      org.opencontainers.image.documentation="https://qsmxt.github.io"
+      org.opencontainers.image.source="https://github.com/QSMxT/QSMxT"
 RUN useradd --create-home --uid 1000 qsmxt && chmod -R a+rX /home/qsmxt
 COPY --from=build /opt/qsmxt /opt/qsmxt
 COPY --from=kernels /opt/numba /opt/numba

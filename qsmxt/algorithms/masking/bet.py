@@ -29,7 +29,7 @@ Departures from the paper
     * Beyond the field of view the image continues with its border values, and vertices are not driven out further
       than 10 mm, so that a slab is cut where it ends and not rounded off.
     * An image without background (a crop inside the head: the darker class of Otsu's threshold is at least 0.65
-    times as bright as the brighter one) belongs to the mask as a whole.
+      times as bright as the brighter one) belongs to the mask as a whole.
     * Inside is where the surface winds around a voxel, so folds leave no holes, and no restart is needed.
 
 Measured
