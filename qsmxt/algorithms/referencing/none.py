@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms.referencing.offset import checked_chi
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method
 

@@ -63,7 +63,7 @@ def offset_of(
 
 
 def checked_chi(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """``chi`` and ``mask`` (bool) if both lie on the grid and ``chi`` is finite in the mask, else :class:`InputError`."""
+    """``chi`` and ``mask`` (bool) if both lie on the grid and ``chi`` is finite in the mask."""
     mask = checked_mask(mask, grid)
     grid.check("chi", chi)
     if not np.isfinite(chi[mask]).all():

@@ -1,0 +1,70 @@
+"""Transforms: closed forms and conservation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from qsmxt.algorithms import fourier, parallel
+from qsmxt.geometry import Grid
+
+SHAPES = [(8, 6, 10), (7, 5, 9), (1, 4, 5), (13, 1, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inverse_undoes_forward(shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    spectrum = fourier.forward(x)
+    assert spectrum.dtype == np.complex64
+    back = fourier.inverse(spectrum, shape)
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, x, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_energy_is_conserved_with_the_weights_of_the_half_spectrum(shape):
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    weights = fourier.spectrum_weights(Grid(shape))
+    energy = np.sum(weights * np.abs(fourier.forward(x).astype(np.complex128)) ** 2) / x.size
+    assert energy == pytest.approx(np.sum(x.astype(np.float64) ** 2), rel=1e-5)
+
+
+def test_a_plane_wave_has_its_frequency_in_cycles_per_mm():
+    grid = Grid((8, 10, 12), (0.5, 1.0, 2.0))
+    x = np.arange(8)[:, None, None] * 0.5
+    z = np.arange(12)[None, None, :] * 2.0
+    wave = np.cos(2 * np.pi * (0.25 * x + 0.125 * z)) + np.zeros(grid.shape)
+    power = np.abs(fourier.forward(wave.astype(np.float32)))
+    i, j, k = np.unravel_index(power.argmax(), power.shape)
+    kx, ky, kz = fourier.frequencies(grid)
+    assert (abs(kx[i, 0, 0]), abs(ky[0, j, 0]), kz[0, 0, k]) == pytest.approx((0.25, 0.0, 0.125))
+    assert power.max() == pytest.approx(wave.size / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 11, 97, 128, 251])
+def test_fast_lengths_have_small_prime_factors_and_are_the_next(length):
+    fast = fourier.fast_length(length)
+    assert fast == scipy.fft.next_fast_len(length, real=True) >= length
+    even = fourier.fast_length(length, even=True)
+    assert even >= fast
+    assert even % 2 == 0 or even == 1
+
+
+def test_fast_shape_leaves_the_margin():
+    assert all(n >= s + 3 for n, s in zip(fourier.fast_shape((11, 13, 17), (3, 3, 3)), (11, 13, 17), strict=True))
+
+
+def test_filtered_by_one_is_the_volume():
+    x = np.random.default_rng(2).standard_normal((6, 7, 8)).astype(np.float32)
+    np.testing.assert_allclose(fourier.filtered(x, np.ones((6, 7, 5), np.float32)), x, atol=2e-6)
+
+
+def test_same_bytes_for_any_number_of_threads():
+    x = np.random.default_rng(3).standard_normal((30, 32, 28)).astype(np.float32)
+    results = []
+    for threads in (1, 2, 8):
+        parallel.set_thread_count(threads)
+        results.append(fourier.inverse(fourier.forward(x), x.shape).tobytes())
+    parallel.set_thread_count(None)
+    assert results[0] == results[1] == results[2]
