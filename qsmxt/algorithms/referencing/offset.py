@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.inversion.domain import checked_mask
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
