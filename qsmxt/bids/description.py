@@ -21,7 +21,16 @@ from qsmxt.registry.artifacts import ARTIFACTS
 BIDS_VERSION = "1.10.0"
 
 #: What BIDS has no name for. A trailing slash would hide the files of a folder but not the folder itself.
-IGNORED = ("*.html", "figures", "sub-*/log", "*_xfm.*", "*_stats.*", "references.txt", "*.toml")
+IGNORED = (
+    "*.html",
+    "figures",
+    "sub-*/log",
+    "*_xfm.*",
+    "*_stats.*",
+    "references.txt",
+    "template_description.json",
+    "*.toml",
+)
 
 
 def write_dataset_description(

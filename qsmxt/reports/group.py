@@ -1,19 +1,282 @@
-"""The page of the group."""
+"""The page of the group: one HTML file that holds everything it shows and needs no network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from qsmxt.algorithms.statistics import group as statistics
+from qsmxt.bids.atomic import write_text
+from qsmxt.reports.assemble import _STYLE
+
+Row = Mapping[str, Any]
+
+#: Most rows of a table on the page; the file holds all.
+_SHOWN = 300
+
+#: Most panels of a figure.
+_PANELS = 24
+
+#: Windows of the pictures of the template.
+_PICTURES = (
+    ("desc-mean_T2starw", (0.0, 1.6), "Mean magnitude"),
+    ("desc-mean_Chimap", (-0.1, 0.1), "Mean susceptibility, -0.1 (black) to 0.1 ppm (white)"),
+    ("desc-std_Chimap", (0.0, 0.1), "Standard deviation of susceptibility, 0 (black) to 0.1 ppm (white)"),
+    ("desc-mean_R2starmap", (0.0, 60.0), "Mean R2*, 0 (black) to 60 1/s (white)"),
+)
+
+_TITLES = {
+    "summary": "Regions", "effects": "Effects of covariates", "models": "Models", "agreement": "Agreement of sessions",
+    "quality": "Quality of scans",
+}  # fmt: skip
+
 
 def write_group_report(
-    out_dir: Path,
-    tables: Mapping[str, Sequence[Mapping[str, Any]]],
-    missing: Sequence[str],
-    template: Mapping[str, Any],
+    out_dir: Path, tables: Mapping[str, Sequence[Row]], missing: Sequence[str], statistic: str = "mean"
 ) -> Path:
-    """Write ``group.html``."""
-    from qsmxt.bids.atomic import write_text
+    """Write ``group.html`` from the tables and from what the template left in the output dataset.
 
-    return write_text(out_dir / "group.html", '<!DOCTYPE html>\n<html lang="en"><title>QSMxT: group</title></html>\n')
+    Parameters
+    ----------
+    out_dir
+        Root of the output dataset.
+    tables
+        Rows by the name of the table.
+    missing
+        Scans without results.
+    statistic
+        What of a region is plotted.
+    """
+    sections = ["<h1>QSMxT: group</h1>", _missing(missing)]
+    sections += _template_sections(out_dir)
+    long = tables.get("long", ())
+    for title, figures in (
+        ("Regions by group", region_figures(long, statistic)),
+        ("Agreement of sessions (Bland-Altman)", agreement_figures(long, statistic)),
+        ("Distribution of quality", quality_figures(tables.get("quality", ()))),
+    ):
+        if figures:
+            sections += [f"<h2>{escape(title)}</h2>", *figures]
+    for name, title in _TITLES.items():
+        if tables.get(name):
+            sections += [f"<h2>{escape(title)}</h2>", _table(tables[name], f"group_{name}_stats.tsv")]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>QSMxT: group</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+    return write_text(out_dir / "group.html", page)
+
+
+def _missing(missing: Sequence[str]) -> str:
+    if not missing:
+        return "<p>All scans of the dataset that are known have results.</p>"
+    return f'<p class="warning">Without results, left out: {escape(", ".join(missing))}</p>'
+
+
+def _table(rows: Sequence[Row], file: str) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(name, row.get(name)) for name in columns) + "</tr>" for row in list(rows)[:_SHOWN]
+    )
+    more = f"<p>{len(rows) - _SHOWN} more rows in {escape(file)}</p>" if len(rows) > _SHOWN else ""
+    return f"<details open><summary>{escape(file)}</summary><table><tr>{head}</tr>{body}</table>{more}</details>"
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "participant_id" and isinstance(value, str):
+        return f'<td><a href="{escape(value)}.html">{escape(value)}</a></td>'
+    if isinstance(value, float):
+        return f"<td>{value:.4g}</td>" if np.isfinite(value) else "<td></td>"
+    return f"<td>{escape(str(value)) if value is not None else ''}</td>"
+
+
+def _template_sections(out_dir: Path) -> list[str]:
+    """Mosaics of the template, convergence, and the strip of aligned scans."""
+    try:
+        record = json.loads((out_dir / "logs" / "group" / "template.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    cohort = str(record["cohort"])
+    stem = out_dir / f"tpl-{cohort}" / "anat" / f"tpl-{cohort}"
+    mask = _volume(Path(f"{stem}_label-brain_mask.nii.gz"))
+    sections = [f"<h2>Template {escape(cohort)}</h2>"]
+    for name, window, title in _PICTURES:
+        path = Path(f"{stem}_{name}.nii.gz")
+        if path.is_file():
+            from qsmxt.reports.figures import mosaic, png
+
+            sections.append(_image(png(mosaic(_volume(path), mask, window)), title))
+    rounds = [{"round": number, **metrics} for number, metrics in enumerate(record.get("rounds", ()))]
+    sections += ["<h3>Convergence, round by round</h3>", _table(rounds, "logs/group/template.json")]
+    return [*sections, *_strip(out_dir, record, mask)]
+
+
+def alignment_outliers(scans: Sequence[Row]) -> list[bool]:
+    """Which scans are much less like the template than the others, in either channel."""
+    flags = np.zeros(len(scans), dtype=bool)
+    for key in ("similarity_reference", "similarity_guide"):
+        values = np.array([float(scan[key]) for scan in scans])
+        flags |= statistics.outliers(values) & (values < np.median(values) - 0.02)
+    return flags.tolist()
+
+
+def _strip(out_dir: Path, record: Row, mask: Any) -> list[str]:
+    from qsmxt.reports.figures import mosaic, png
+
+    sections = ["<h3>Scans on the template</h3>"]
+    scans = record.get("scans", ())
+    for scan, flagged in zip(scans, alignment_outliers(scans), strict=True):
+        found = sorted(out_dir.glob(f"sub-*/**/{scan['scan']}_space-{record['cohort']}_Chimap.nii.gz"))
+        if not found:
+            continue
+        picture = png(mosaic(_volume(found[0]), mask, (-0.1, 0.1), count=5))
+        alike = f"magnitude {scan['similarity_reference']:.3f}, susceptibility {scan['similarity_guide']:.3f}"
+        title = f"{scan['scan']}: correlation with the mean: {alike}"
+        warning = f'<p class="warning">{escape(str(scan["scan"]))} is less like the template than the others</p>'
+        sections += [
+            warning if flagged else "",
+            f"<details{' open' if flagged else ''}><summary>{escape(title)}</summary>",
+        ]
+        sections += [_image(picture, title), "</details>"]
+    return sections
+
+
+def _volume(path: Path) -> Any:
+    import nibabel
+
+    from qsmxt.reports.figures import upright
+
+    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    return upright(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+
+
+def _image(data: bytes, title: str) -> str:
+    text = base64.b64encode(data).decode()
+    return (
+        f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{text}">'
+        f"<figcaption>{escape(title)}</figcaption></figure>"
+    )
+
+
+def _region(row: Row) -> str:
+    return f"{row['map']}: {row.get('hemisphere') or ''} {row['region']}"
+
+
+def region_figures(long: Sequence[Row], statistic: str) -> list[str]:
+    """For every covariate a figure with a panel a region: points by level, or against the number with the line."""
+    grouped = _grouped(long, statistic)
+    if not grouped:
+        return []
+    rows = next(iter(grouped.values()))
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    covariates = known[: known.index("map")]
+    figures = []
+    for name in covariates:
+        levels = {row.get(name) for row in rows if row.get(name) is not None}
+        numeric = all(isinstance(level, float) for level in levels)
+        if len(levels) < 2 or name in ("participant_id", "session_id") or (not numeric and len(levels) > 6):
+            continue
+        draw = _draw_line if numeric else _draw_levels
+        figures.append(
+            _panels(grouped, f"{statistic} by {name}", lambda axes, own, d=draw, n=name: d(axes, own, n, statistic))
+        )
+    return figures
+
+
+def _grouped(long: Sequence[Row], statistic: str) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = {}
+    for row in long:
+        if isinstance(row.get(statistic), float):
+            grouped.setdefault(_region(row), []).append(row)
+    return grouped
+
+
+def _draw_levels(axes: Any, rows: Sequence[Row], name: str, statistic: str) -> None:
+    levels = sorted({str(row[name]) for row in rows if row.get(name) is not None})
+    for place, level in enumerate(levels):
+        values = np.array([row[statistic] for row in rows if str(row.get(name)) == level])
+        spread = (np.arange(values.size) % 7 - 3) / 25
+        axes.plot(place + spread, values, "o", markersize=3, alpha=0.7)
+        axes.hlines(values.mean(), place - 0.25, place + 0.25, color="black")
+    axes.set_xticks(range(len(levels)), levels, fontsize=7)
+
+
+def _draw_line(axes: Any, rows: Sequence[Row], name: str, statistic: str) -> None:
+    pairs = np.array([[row[name], row[statistic]] for row in rows if row.get(name) is not None], dtype=float)
+    axes.plot(pairs[:, 0], pairs[:, 1], "o", markersize=3, alpha=0.7)
+    found = statistics.association(pairs[:, 0], pairs[:, 1])
+    if found is not None:
+        ends = np.array([pairs[:, 0].min(), pairs[:, 0].max()])
+        axes.plot(ends, found.intercept + found.slope * ends, color="black", linewidth=1)
+
+
+def agreement_figures(long: Sequence[Row], statistic: str) -> list[str]:
+    """Difference of the first two sessions against their mean, with bias and limits."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for region, rows in _grouped(long, statistic).items():
+        people: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if "session_id" in row:
+                people.setdefault(row["participant_id"], {}).setdefault(row["session_id"], row[statistic])
+        both = [tuple(own[session] for session in sorted(own)[:2]) for own in people.values() if len(own) > 1]
+        if len(both) > 1:
+            pairs[region] = [(a, b) for a, b in both]
+    return [_panels(pairs, f"difference of {statistic} against its mean", _draw_agreement)] if pairs else []
+
+
+def _draw_agreement(axes: Any, pairs: Sequence[tuple[float, float]]) -> None:
+    values = np.array(pairs)
+    found = statistics.agreement(values[:, 0], values[:, 1])
+    axes.plot(values.mean(axis=1), values[:, 1] - values[:, 0], "o", markersize=3)
+    if found is not None:
+        for level, style in ((found.bias, "-"), (found.low, "--"), (found.high, "--")):
+            axes.axhline(level, linestyle=style, color="black", linewidth=0.8)
+
+
+def quality_figures(rows: Sequence[Row]) -> list[str]:
+    """Distribution of every number in the records; outliers are named."""
+    numbers: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and np.isfinite(value):
+                numbers.setdefault(name, []).append((str(row["participant_id"]), float(value)))
+    several = {name: values for name, values in numbers.items() if len({value for _, value in values}) > 1}
+    return [_panels(several, "quality of scans", _draw_quality)] if several else []
+
+
+def _draw_quality(axes: Any, values: Sequence[tuple[str, float]]) -> None:
+    x = np.array([value for _, value in values])
+    axes.plot(x, (np.arange(x.size) % 7 - 3) / 10, "o", markersize=3, alpha=0.7)
+    for (name, value), flagged in zip(values, statistics.outliers(x), strict=True):
+        if flagged:
+            axes.annotate(name, (value, 0.35), fontsize=6, rotation=45)
+    axes.set_yticks([])
+    axes.set_ylim(-0.6, 0.9)
+
+
+def _panels(content: Mapping[str, Any], title: str, draw: Callable[..., None]) -> str:
+    """A figure with a panel for every entry, as PNG in HTML."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = list(content.items())[:_PANELS]
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3 * columns, 2.2 * lines), layout="constrained")
+    for number, (name, values) in enumerate(shown):
+        axes = figure.add_subplot(lines, columns, number + 1)
+        draw(axes, values)
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=7)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    left = len(content) - len(shown)
+    return _image(buffer.getvalue(), title + (f" ({left} more in the tables)" if left > 0 else ""))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt.bids.atomic import write_json
+from qsmxt.bids.description import write_bidsignore
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.reports.assemble import read_records
@@ -61,6 +62,7 @@ def run_group(
     for name in cohort.missing:
         logger.warning("group: %s has no results; left out", name)
     check_required(cohort, settings.group.require)
+    write_bidsignore(out_dir)
     content = make_tables(out_dir, cohort, settings, [root for root in (bids_dir, out_dir) if root is not None])
     made: dict[str, Any] = {"failed": ""}
     if settings.group.template and work_dir is not None and resources is not None:
@@ -77,7 +79,7 @@ def run_group(
         },
     )
     write_citations(out_dir)
-    write_page(out_dir, cohort, content, made)
+    write_page(out_dir, cohort, content, settings.group.statistic)
     return 1 if made["failed"] else 0
 
 
@@ -107,11 +109,11 @@ def make_tables(
     return content
 
 
-def write_page(out_dir: Path, cohort: Cohort, content: dict[str, list[dict[str, Any]]], made: dict[str, Any]) -> None:
+def write_page(out_dir: Path, cohort: Cohort, content: dict[str, list[dict[str, Any]]], statistic: str) -> None:
     """The page of the group; a failure here loses no table."""
     from qsmxt.reports.group import write_group_report
 
     try:
-        write_group_report(out_dir, content, cohort.missing, made)
+        write_group_report(out_dir, content, cohort.missing, statistic)
     except Exception:
         logger.exception("the page of the group could not be written")
