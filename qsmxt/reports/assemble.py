@@ -1,32 +1,69 @@
-"""The page of a subject: one HTML file that holds everything it shows and needs no network."""
+"""The page of a subject: one HTML file that holds what it shows and needs no network."""
 
 from __future__ import annotations
 
-import base64
+import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from qsmxt.algorithms.statistics.quality import METRICS
 from qsmxt.bids.atomic import write_text
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.registry.catalogue import catalogue
+from qsmxt.reports import consensus, page
 from qsmxt.reports.citations import methods_text, references_text
 from qsmxt.reports.interface import PICTURES
+from qsmxt.reports.overlays import label_figures
+from qsmxt.reports.quality import judged, metrics_of, range_text, read_quality, worst
 
 logger = logging.getLogger("qsmxt")
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem 2rem; color: #222; }
-h1 { font-size: 1.5rem; } h2 { border-bottom: 1px solid #ccc; font-size: 1.2rem; margin-top: 2.5rem; }
-figure { background: #000; color: #ddd; margin: 1rem 0; padding: .5rem; }
-figure img { display: block; margin: auto; max-width: 100%; } figcaption { font-size: .85rem; text-align: center; }
-table { border-collapse: collapse; } td, th { border: 1px solid #ddd; padding: .2rem .6rem; text-align: left; }
-.warning { background: #fff4d6; border-left: 4px solid #e0a800; padding: .3rem .8rem; }
-.error { background: #fde2e2; border-left: 4px solid #c00; padding: .3rem .8rem; white-space: pre-wrap; }
-"""
+#: Style that the page of the group shares.
+_STYLE = page.STYLE
+
+#: Lines of a crash text that are shown, from its end.
+CRASH_LINES = 60
+
+#: Most regions in a plot.
+MOST_BARS = 40
+
+
+@dataclass
+class Unit:
+    """All that is known about one unit."""
+
+    name: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    qualities: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files of all records."""
+        return {name: str(file) for record in self.records for name, file in record["files"].items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks, each once."""
+        return list(dict.fromkeys(str(note) for record in self.records for note in record.get("notes", ())))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should look at before using the maps, with what to do."""
+        statistics = [record.get("statistics") or {} for record in self.records]
+        masks = [found.get("mask") for found in statistics if isinstance(found, Mapping)]
+        texts = [str(text) for mask in masks if isinstance(mask, Mapping) for text in mask.get("warnings", ())]
+        for entry, value, grade in judged(self.metrics):
+            if grade in ("look", "poor"):
+                expected = f" (expected {range_text(entry.good)})"
+                unit = "" if entry.unit == "1" else f" {entry.unit}"
+                texts.append(f"{entry.title} is {grade}: {value:.3g}{unit}{expected}. {entry.advice(value)}")
+        return list(dict.fromkeys(texts))
 
 
 def read_records(out_dir: Path, subject: str | None = None) -> list[dict[str, Any]]:
@@ -56,79 +93,166 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
     problems
         Reasons why units failed or were skipped, by their names.
     """
+    out_dir, problems = Path(out_dir), problems or {}
     records = read_records(out_dir, subject)
-    sections = [_unit_section(out_dir, name, parts) for name, parts in _by_unit(records).items()]
-    errors = [
-        f'<h2>{escape(name)}</h2><p class="error">{escape(reason)}</p>' for name, reason in (problems or {}).items()
-    ]
+    units = _units(out_dir, subject, records)
+    pictures = page.Pictures(out_dir)
     body = [
-        f"<h1>QSMxT: subject {escape(subject)}</h1>",
-        *sections,
-        *errors,
-        "<h2>Methods</h2>",
+        page.heading(1, f"QSMxT: subject {subject}"),
+        _navigation(units, problems),
+        "<main>",
+        _errors(out_dir, subject, problems),
+        _warnings(units),
+        _summary(units),
+        *(part for number, unit in enumerate(units, 1) for part in _unit(out_dir, unit, number, pictures)),
+        page.heading(2, "Methods", "methods"),
         f"<p>{escape(methods_text(records))}</p>",
-        "<h2>References</h2><ol>",
+        _consensus(units),
+        page.heading(2, "References", "references"),
+        "<ol>",
         *(f"<li>{escape(line)}</li>" for line in references_text(records).splitlines()),
-        "</ol>",
+        "</ol></main>",
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>QSMxT: sub-{escape(subject)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
-    return write_text(Derivatives(out_dir).report(subject), page)
+    return write_text(Derivatives(out_dir).report(subject), page.document(f"QSMxT: sub-{subject}", body))
 
 
-def _by_unit(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    grouped: dict[str, list[dict[str, Any]]] = {}
+def _units(out_dir: Path, subject: str, records: Sequence[dict[str, Any]]) -> list[Unit]:
+    units: dict[str, Unit] = {}
     for record in records:
-        grouped.setdefault(str(record["unit"]), []).append(record)
-    return grouped
+        units.setdefault(str(record["unit"]), Unit(str(record["unit"]))).records.append(record)
+    qualities = read_quality(out_dir, subject)
+    for unit in units.values():
+        unit.qualities = qualities.get(unit.name, [])
+        unit.metrics = metrics_of(out_dir, unit.qualities, unit.files)
+    return list(units.values())
 
 
-def _unit_section(out_dir: Path, name: str, records: list[dict[str, Any]]) -> str:
-    notes = dict.fromkeys(str(note) for record in records for note in record.get("notes", ()))
-    parts = [f"<h2>{escape(name)}</h2>", _facts(records[0])]
-    parts += [f'<p class="warning">{escape(note)}</p>' for note in notes]
-    files: dict[str, str] = {}
-    for record in records:
-        files |= record["files"]
-    parts += [_figure(out_dir, files[key], title) for key, _, title in PICTURES if key in files]
-    parts.append(_settings(records))
-    return "\n".join(part for part in parts if part)
+def _navigation(units: Sequence[Unit], problems: Mapping[str, str]) -> str:
+    links = [("errors", "Errors")] if problems else []
+    links += [("warnings", "Warnings"), ("summary", "Summary")]
+    links += [(f"unit-{number}", unit.name) for number, unit in enumerate(units, 1)]
+    links += [("methods", "Methods"), ("references", "References")]
+    items = "".join(f'<li><a href="#{anchor}">{escape(text)}</a></li>' for anchor, text in links)
+    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
-def _facts(record: Mapping[str, Any]) -> str:
+def _errors(out_dir: Path, subject: str, problems: Mapping[str, str]) -> str:
+    if not problems:
+        return ""
+    parts = [page.heading(2, "Errors", "errors")]
+    for name, reason in problems.items():
+        parts += [page.heading(3, name), page.paragraph("error", reason)]
+        text = crash_text(Derivatives(out_dir).logs(subject), name)
+        if text:
+            parts.append(page.folded("Text of the crash", f"<pre>{escape(text)}</pre>"))
+    return "\n".join(parts)
+
+
+def crash_text(folder: Path, unit: str) -> str:
+    """End of the newest crash file of a unit; empty if there is none."""
+    node = unit.replace("+", "plus")
+    for path in sorted(folder.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime, reverse=True):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if f".{node}." in text.partition("\n")[0]:
+            return "\n".join(text.rstrip().splitlines()[-CRASH_LINES:])
+    return ""
+
+
+def _warnings(units: Sequence[Unit]) -> str:
+    parts = [page.heading(2, "Warnings", "warnings")]
+    for unit in units:
+        parts += [page.paragraph("warning", f"{unit.name}: {text}") for text in unit.warnings]
+    return "\n".join(parts if len(parts) > 1 else [*parts, "<p>None.</p>"])
+
+
+def _summary(units: Sequence[Unit]) -> str:
+    rows = [
+        [unit.name, *list(_facts(unit.records[0]).values())[:2], _echoes(unit.records[0]),
+         f"grade: {worst(unit.metrics)}", str(len(unit.warnings))]
+        for unit in units
+    ]  # fmt: skip
+    columns = ("Acquisition", "Matrix", "Voxel", "Echoes", "Quality", "Warnings")
+    return page.heading(2, "Summary", "summary") + page.table(columns, rows, "Summary of the acquisitions")
+
+
+def _echoes(record: Mapping[str, Any]) -> str:
+    return f"{len(record.get('echo_times', ()))}"
+
+
+def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> list[str]:
+    layouts = [quality["viewer"] for quality in unit.qualities if quality.get("viewer")]
+    histograms = [quality["histogram"] for quality in unit.qualities if quality.get("histogram")]
+    return [
+        page.heading(2, unit.name, f"unit-{number}"),
+        page.facts(_facts(unit.records[0])),
+        *(page.paragraph("note", note) for note in unit.notes),
+        _quality(unit),
+        *(pictures.viewer(layout, unit.name, f"{number}-{i}") for i, layout in enumerate(layouts)),
+        *_figures(out_dir, unit, pictures),
+        *(page.histogram(values, "Histogram of susceptibility in the mask, ppm") for values in histograms),
+        page.bars(_regions(out_dir, unit), "Median susceptibility of regions, ppm"),
+        page.folded("Settings", _settings(unit.records)),
+        _taken(out_dir, unit.name),
+    ]
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     grid = record.get("grid", {})
     times = ", ".join(f"{1e3 * float(t):.4g}" for t in record.get("echo_times", ()))
-    rows = {
+    return {
         "Matrix": " x ".join(str(n) for n in grid.get("shape", ())),
         "Voxel": " x ".join(f"{float(v):.4g}" for v in grid.get("voxel_size", ())) + " mm",
         "Direction of B0 in voxel axes": ", ".join(f"{float(b):.4f}" for b in grid.get("b0_direction", ())),
         "Echo times": f"{times} ms",
         "Field strength": f"{record.get('field_strength', '')} T",
+        "QSMxT": str(record.get("version", "")),
     }
-    return _table(rows)
 
 
-def _table(rows: Mapping[str, str]) -> str:
-    cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
-    return f"<table>{cells}</table>"
-
-
-def _figure(out_dir: Path, map_file: str, title: str) -> str:
-    """The picture of a map, which lies under its name in the subject's folder of figures."""
-    relative = Path(map_file)
-    picture = out_dir / relative.parts[0] / "figures" / (relative.name.partition(".")[0] + ".png")
-    try:
-        data = base64.b64encode(picture.read_bytes()).decode()
-    except OSError:
+def _quality(unit: Unit) -> str:
+    rows = [
+        [entry.title, f"{value:.4g}{'' if entry.unit == '1' else f' {entry.unit}'}", f"grade: {grade}",
+         range_text(entry.good), entry.meaning]
+        for entry, value, grade in judged(unit.metrics)
+    ]  # fmt: skip
+    if not rows:
         return ""
-    return (
-        f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(title)}</figcaption></figure>"
-    )
+    missing = [entry.title.lower() for entry in METRICS if entry.key not in unit.metrics]
+    left_out = f"<p>Not measured, for want of data: {escape(', '.join(missing))}.</p>" if missing else ""
+    columns = ("Metric", "Value", "Grade", "Usual for human brains", "Meaning")
+    return page.heading(3, "Quality") + page.table(columns, rows, f"Quality of {unit.name}") + left_out
+
+
+def _figures(out_dir: Path, unit: Unit, pictures: page.Pictures) -> Iterable[str]:
+    drawn = {entry["name"]: entry for quality in unit.qualities for entry in quality.get("figures", ())}
+    for name, file in unit.files.items():
+        drawn.setdefault(name, {"name": name, "file": _figure_file(file)})
+    for picture in PICTURES:
+        if picture.name in drawn:
+            yield pictures.figure(str(drawn[picture.name]["file"]), picture.title, unit.name)
+        if picture.name == "chi":
+            for file, title in label_figures(out_dir, unit.files):
+                yield pictures.figure(file, title, unit.name)
+
+
+def _figure_file(map_file: str) -> str:
+    """The picture of a map lies under its name in the subject's folder of figures."""
+    relative = Path(map_file)
+    return f"{relative.parts[0]}/figures/{relative.name.partition('.')[0]}.png"
+
+
+def _regions(out_dir: Path, unit: Unit) -> dict[str, float]:
+    """Median susceptibility by region, from the table of the unit."""
+    file = unit.files.get("stats", "")
+    found: dict[str, float] = {}
+    try:
+        with (out_dir / file).open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                if row.get("map", "chi") == "chi" and len(found) < MOST_BARS:
+                    found[str(row["region"])] = float(row["median"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return found
+    return found
 
 
 def _settings(records: Sequence[Mapping[str, Any]]) -> str:
@@ -139,4 +263,33 @@ def _settings(records: Sequence[Mapping[str, Any]]) -> str:
             known = catalogue().get(stage, {}).get(key)
             values = ", ".join(f"{name} = {value}" for name, value in step.get("parameters", {}).items())
             rows[f"{stage}: {known.title if known else key}"] = values
-    return f"<details><summary>Settings</summary>{_table(rows)}</details>"
+    return page.facts(rows)
+
+
+def _taken(out_dir: Path, unit: str) -> str:
+    """Time and memory of the unit's steps in the last run that measured them."""
+    node = unit.replace("+", "plus")
+    try:
+        with (out_dir / "logs" / "resources.tsv").open(encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["node"].split(".")[0] == node]
+        cells = [[row["node"].partition(".")[2], row["wall_s"], row["cpu_s"], row["peak_gb"]] for row in rows]
+    except (OSError, KeyError, AttributeError):
+        return ""
+    columns = ("Step", "Time, s", "CPU time, s", "Peak memory, GB")
+    return page.folded("Time and memory", page.table(columns, cells, "Time and memory")) if cells else ""
+
+
+def _consensus(units: Sequence[Unit]) -> str:
+    parts = []
+    for unit in units:
+        for record in unit.records:
+            verdicts = consensus.compliance(record)
+            if not verdicts:
+                continue
+            words = {True: "followed", False: "departs", None: "does not apply"}
+            rows = [[v.recommendation, f"grade: {words[v.followed]}", v.found] for v in verdicts]
+            parts += [
+                page.paragraph("note", f"{unit.name}: {consensus.summary(verdicts)}"),
+                page.folded("Recommendations", page.table(("Recommendation", "This run", "Found"), rows, "Consensus")),
+            ]
+    return page.heading(3, "ISMRM consensus on QSM") + "\n".join(parts) if parts else ""

@@ -1,27 +1,44 @@
-"""Arrays to pictures: mosaics of slices at a fixed grey window, contours of a mask, PNG files.
+"""Arrays to pictures: mosaics of slices at a fixed grey window, contours of masks and labels, PNG and JPEG files.
 
 Slices are shown in neurological orientation (the subject's left on the left), with the aspect of the voxels, and cut
-to the mask. A window is fixed in physical units, so that maps of different subjects can be compared by eye.
+to the mask. A window is fixed in physical units, so that maps of different subjects can be compared by eye. Tiles of a
+mosaic are apart from each other: every plane has rows of its own, as many as its tiles need.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 PLANES = ("sagittal", "coronal", "axial")
 
-#: Length of a pixel of a mosaic, mm.
-PIXEL = 0.5
+#: Greatest width of a mosaic, pixels.
+WIDTH = 1400
+
+#: Gap between tiles, pixels, and its grey level: tiles themselves end in black.
+GAP, GAP_LEVEL = 6, 70
+
+#: Smallest pixel, as a part of the shortest side of a voxel: finer ones would only repeat voxels.
+FINEST = 0.5
 
 #: Width of the band of voxels kept around the mask, mm.
 MARGIN = 6.0
 
-#: Colour of a mask's contour.
-CONTOUR = (255, 80, 40)
+#: Most slices of a viewer, and greatest width of one, pixels.
+MOST_SLICES, SLICE_WIDTH = 80, 256
+
+#: Quality of JPEG files.
+JPEG_QUALITY = 85
+
+#: Colours of contours, in their order; they differ in brightness as well.
+CONTOURS = ((255, 80, 40), (90, 220, 255), (255, 225, 60))
+
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -54,14 +71,16 @@ def _assignment(cosines: np.ndarray) -> tuple[int, int, int]:
 
 
 def slice_positions(mask: np.ndarray, axis: int, count: int) -> list[int]:
-    """Positions of ``count`` slices spread evenly over the mask along ``axis``, away from its ends."""
+    """Positions of up to ``count`` slices spread evenly over the mask along ``axis``, away from its ends."""
     others = tuple(other for other in range(3) if other != axis)
     filled = np.flatnonzero(mask.any(axis=others))
     if filled.size == 0:
         filled = np.arange(mask.shape[axis])
     first, last = int(filled[0]), int(filled[-1])
+    if last - first < count:
+        return list(range(first, last + 1))
     positions = np.linspace(first, last, count + 2)[1:-1]
-    return [round(float(position)) for position in positions]
+    return sorted({round(float(position)) for position in positions})
 
 
 def grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -71,9 +90,9 @@ def grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def mosaic(
-    volume: Upright, mask: Upright, window: tuple[float, float], *, count: int = 7, contour: Upright | None = None
+    volume: Upright, mask: Upright, window: tuple[float, float], *, count: int = 7, contours: Sequence[Upright] = ()
 ) -> np.ndarray:
-    """Three rows of slices (sagittal, coronal, axial), uint8 ``(height, width, 3)``.
+    """Slices in three planes (sagittal, coronal, axial), uint8 ``(height, width)``, or with contours ``(..., 3)``.
 
     Parameters
     ----------
@@ -84,90 +103,160 @@ def mosaic(
     window
         Values shown black and white.
     count
-        Slices in a row.
-    contour
-        A mask whose outline is drawn.
+        Most slices of a plane.
+    contours
+        Masks or labels whose outlines are drawn.
     """
-    box = _box(mask)
-    rows = []
+    box = bounding(mask)
+    pixel = pixel_length(mask, box, count)
+    planes = []
     for axis in range(3):
-        tiles = [
-            _tile(volume, axis, position, box, window, contour) for position in slice_positions(mask.array, axis, count)
-        ]
-        rows.append(_row(tiles))
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([_widened(row, width) for row in rows], axis=0)
+        places = [(axis, position, box, pixel) for position in slice_positions(mask.array, axis, count)]
+        planes.append(arranged([_tile(volume, place, window, contours) for place in places]))
+    width = max(plane.shape[1] for plane in planes)
+    return np.concatenate([_widened(plane, width) for plane in planes], axis=0)
 
 
-def _box(mask: Upright) -> tuple[slice, slice, slice]:
+def pixel_length(mask: Upright, box: Box, count: int) -> float:
+    """Length of a pixel, mm, with which ``count`` of the widest tiles fill a row."""
+    extents = [(part.stop - part.start) * size for part, size in zip(box, mask.voxel_size, strict=True)]
+    widest = max(extents[0], extents[1])
+    return max(widest * count / (WIDTH - (count + 1) * GAP - count), FINEST * min(mask.voxel_size))
+
+
+def bounding(mask: Upright) -> Box:
+    """Box around the mask with a margin, as far as there are voxels."""
     slices = []
-    for axis in range(3):
+    for axis, length in enumerate(mask.array.shape):
         others = tuple(other for other in range(3) if other != axis)
         filled = np.flatnonzero(mask.array.any(axis=others))
         margin = int(np.ceil(MARGIN / mask.voxel_size[axis]))
         if filled.size == 0:
-            slices.append(slice(0, mask.array.shape[axis]))
+            slices.append(slice(0, length))
         else:
-            slices.append(slice(max(0, int(filled[0]) - margin), int(filled[-1]) + 1 + margin))
+            slices.append(slice(max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)))
     return slices[0], slices[1], slices[2]
+
+
+def arranged(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Tiles of equal size in rows, with a gap around each."""
+    height, width = tiles[0].shape[:2]
+    columns = max(1, min(len(tiles), (WIDTH - GAP) // (width + GAP)))
+    rows = -(-len(tiles) // columns)
+    shape = (GAP + rows * (height + GAP), GAP + columns * (width + GAP), *tiles[0].shape[2:])
+    picture = np.full(shape, GAP_LEVEL, dtype=np.uint8)
+    for index, tile in enumerate(tiles):
+        top = GAP + (index // columns) * (height + GAP)
+        left = GAP + (index % columns) * (width + GAP)
+        picture[top : top + height, left : left + width] = tile
+    return picture
+
+
+def _widened(plane: np.ndarray, width: int) -> np.ndarray:
+    missing = width - plane.shape[1]
+    room = ((0, 0), (missing // 2, missing - missing // 2), *((0, 0),) * (plane.ndim - 2))
+    return np.pad(plane, room, constant_values=GAP_LEVEL)
 
 
 def _tile(
     volume: Upright,
-    axis: int,
-    position: int,
-    box: tuple[slice, slice, slice],
+    place: tuple[int, int, Box, float],
     window: tuple[float, float],
-    contour: Upright | None,
+    contours: Sequence[Upright],
 ) -> np.ndarray:
-    picture = grey(_cut(volume, axis, position, box), *window)
+    picture = grey(_cut(volume, *place), *window)
+    if not contours:
+        return picture
     tile = np.repeat(picture[:, :, None], 3, axis=2)
-    if contour is not None:
-        inside = _cut(contour, axis, position, box) > 0.5
-        tile[_outline(inside)] = CONTOUR
+    for contour, colour in zip(contours, CONTOURS, strict=False):
+        tile[outline(_cut(contour, *place))] = colour
     return tile
 
 
-def _cut(volume: Upright, axis: int, position: int, box: tuple[slice, slice, slice]) -> np.ndarray:
+def _cut(volume: Upright, axis: int, position: int, box: Box, pixel: float) -> np.ndarray:
     """One slice, rows from top to bottom, at square pixels."""
     index: list[slice | int] = list(box)
     index[axis] = position
     plane = volume.array[tuple(index)]
     sizes = [size for other, size in enumerate(volume.voxel_size) if other != axis]
-    across, up = (_sampled(length, size) for length, size in zip(plane.shape, sizes, strict=True))
+    across, up = (_sampled(length, size, pixel) for length, size in zip(plane.shape, sizes, strict=True))
     return plane[np.ix_(across, up)].T[::-1]
 
 
-def _sampled(length: int, size: float) -> np.ndarray:
+def _sampled(length: int, size: float, pixel: float) -> np.ndarray:
     """Index of the voxel under every pixel."""
-    pixels = max(1, round(length * size / PIXEL))
+    pixels = max(1, round(length * size / pixel))
     return np.minimum(((np.arange(pixels) + 0.5) * length / pixels).astype(int), length - 1)
 
 
-def _outline(inside: np.ndarray) -> np.ndarray:
-    """Pixels of ``inside`` with a neighbour outside."""
-    padded = np.pad(inside, 1)
-    kept = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline: np.ndarray = inside & ~kept
-    return outline
+def outline(labels: np.ndarray) -> np.ndarray:
+    """Pixels of a label (or of a mask) with a neighbour that has another one."""
+    values = labels.astype(np.int64)
+    padded = np.pad(values, 1)
+    same = np.ones(values.shape, dtype=bool)
+    for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        same &= neighbour == values
+    edge: np.ndarray = (values != 0) & ~same
+    return edge
 
 
-def _row(tiles: list[np.ndarray]) -> np.ndarray:
-    height = max(tile.shape[0] for tile in tiles)
-    return np.concatenate([np.pad(tile, ((0, height - tile.shape[0]), (1, 1), (0, 0))) for tile in tiles], axis=1)
+@dataclass(frozen=True)
+class Sheet:
+    """Axial slices of a volume from bottom to top, side by side in rows.
+
+    Attributes
+    ----------
+    pixels
+        uint8 ``(height, width)``; slice ``i`` is in row ``i // columns`` and column ``i % columns``.
+    slices, columns
+        Number of slices, and how many of them are in a row.
+    width, height
+        Of a slice, pixels.
+    """
+
+    pixels: np.ndarray
+    slices: int
+    columns: int
+    width: int
+    height: int
+
+    def layout(self) -> dict[str, int]:
+        """All but the pixels."""
+        return {"slices": self.slices, "columns": self.columns, "width": self.width, "height": self.height}
 
 
-def _widened(row: np.ndarray, width: int) -> np.ndarray:
-    missing = width - row.shape[1]
-    return np.pad(row, ((1, 1), (missing // 2, missing - missing // 2), (0, 0)))
+def sheet(volume: Upright, mask: Upright, window: tuple[float, float], columns: int = 8) -> Sheet:
+    """All axial slices through ``mask``, or evenly chosen ones if they are many."""
+    box = bounding(mask)
+    step = -(-(box[2].stop - box[2].start) // MOST_SLICES)
+    extents = [(part.stop - part.start) * size for part, size in zip(box[:2], mask.voxel_size, strict=False)]
+    pixel = max(max(extents) / SLICE_WIDTH, FINEST * min(mask.voxel_size[:2]))
+    tiles = [grey(_cut(volume, 2, at, box, pixel), *window) for at in range(box[2].start, box[2].stop, step)]
+    height, width = tiles[0].shape
+    columns = min(columns, len(tiles))
+    pixels = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * height, index % columns * width
+        pixels[top : top + height, left : left + width] = tile
+    return Sheet(pixels, len(tiles), columns, width, height)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """A JPEG file of uint8 ``(height, width)`` or ``(height, width, 3)``."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return stream.getvalue()
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 ``(height, width, 3)``; the same bytes for the same pixels."""
-    height, width, _ = pixels.shape
-    lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
-    lines[:, 1:] = pixels.reshape(height, 3 * width)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    """A PNG file of uint8 ``(height, width)`` or ``(height, width, 3)``; the same bytes for the same pixels."""
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else 3
+    lines = np.zeros((height, 1 + channels * width), dtype=np.uint8)
+    lines[:, 1:] = pixels.reshape(height, channels * width)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 

@@ -1,27 +1,79 @@
-"""The node that draws a unit's figures."""
+"""The node that draws a unit's figures and measures its quality."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 
-#: What is drawn where it was made: artifact, window (``None``: from the 99th percentile), title.
-PICTURES: tuple[tuple[str, tuple[float, float] | None, str], ...] = (
-    ("chi", (-0.1, 0.1), "Susceptibility, -0.1 (black) to 0.1 ppm (white)"),
-    ("mask", None, "Combined magnitude with the outline of the mask"),
-    ("total_field", (-0.5, 0.5), "Total field, -0.5 (black) to 0.5 ppm (white)"),
-    ("local_field", (-0.1, 0.1), "Local field, -0.1 (black) to 0.1 ppm (white)"),
-    ("chi_paramagnetic", (0.0, 0.1), "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)"),
-    ("chi_diamagnetic", (-0.1, 0.0), "Susceptibility of diamagnetic sources, -0.1 (black) to 0 ppm (white)"),
-    ("r2star", (0.0, 60.0), "R2*, 0 (black) to 60 1/s (white)"),
-    ("t2star", (0.0, 0.08), "T2*, 0 (black) to 80 ms (white)"),
-    ("swi", None, "Susceptibility-weighted image"),
-    ("minimum_intensity_projection", None, "Minimum intensity projection"),
-)
+from qsmxt.interfaces.state import State
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn.
+
+    Attributes
+    ----------
+    name
+        Name of the artifact.
+    title
+        With the meaning of black and white.
+    window
+        Values shown black and white; ``None``: from 0 to above the 99th percentile.
+    desc
+        Label of its file, if the artifact itself is not saved.
+    contours
+        Artifacts whose outlines are drawn.
+    background
+        What is shown in its place, if there is such an artifact.
+    """
+
+    name: str
+    title: str
+    window: tuple[float, float] | None = None
+    desc: str | None = None
+    contours: tuple[str, ...] = ()
+    background: str | None = None
+
+
+#: Pictures in the order of the page.
+PICTURES: tuple[Picture, ...] = (
+    Picture("chi", "Susceptibility, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
+    Picture("magnitude", "Magnitude of the first echo", None, "magnitude"),
+    Picture("wrapped_phase", "Phase of the first echo, -3.14 (black) to 3.14 rad (white)", (-np.pi, np.pi), "phase"),
+    Picture("phase_quality", "Quality of the phase, 0 (black) to 1 (white)", (0.0, 1.0), "phasequality"),
+    Picture(
+        "mask", "Combined magnitude with outlines: mask (orange), voxels with reliable phase (blue)", None, None,
+        ("mask", "reliable_mask"), "combined_magnitude",
+    ),
+    Picture("total_field", "Total field, -0.5 (black) to 0.5 ppm (white)", (-0.5, 0.5)),
+    Picture("field_noise", "Noise of the field, 0 (black) to 0.02 ppm (white)", (0.0, 0.02), "fieldnoise"),
+    Picture("local_field", "Local field, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
+    Picture("chi_paramagnetic", "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
+    Picture("chi_diamagnetic", "Susceptibility of diamagnetic sources, -0.1 (black) to 0 ppm (white)", (-0.1, 0.0)),
+    Picture("r2star", "R2*, 0 (black) to 60 1/s (white)", (0.0, 60.0)),
+    Picture("t2star", "T2*, 0 (black) to 80 ms (white)", (0.0, 0.08)),
+    Picture("swi", "Susceptibility-weighted image"),
+    Picture("minimum_intensity_projection", "Minimum intensity projection"),
+)  # fmt: skip
+
+#: Maps whose slices can be leafed through, with the names they have there.
+LEAFED = {
+    "chi": "Susceptibility", "magnitude": "Magnitude", "wrapped_phase": "Phase", "local_field": "Local field",
+}  # fmt: skip
+
+#: Bounds (ppm) and bins of the histogram of susceptibility.
+HISTOGRAM = (-0.3, 0.3, 120)
+
+#: Suffix of the name of a record to get that of its quality.
+QUALITY = "_quality.json"
+
+_AXES = {"i": 0, "j": 1, "k": 2}
 
 
 class DrawFiguresInputSpec(BaseInterfaceInputSpec):
@@ -30,6 +82,7 @@ class DrawFiguresInputSpec(BaseInterfaceInputSpec):
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
     derivatives = traits.Str(mandatory=True, desc="folder laid out like the output dataset")
     record = traits.Str(mandatory=True, desc="record of the run")
+    state = traits.Str(desc="state with what is not saved (JSON)")
     fingerprint = traits.Str(mandatory=True, desc="digest of the derivatives")
     code = traits.Str(mandatory=True, desc="version and digest of the code")
 
@@ -41,55 +94,138 @@ class DrawFiguresOutputSpec(TraitedSpec):
 
 
 class DrawFigures(SimpleInterface):
-    """Mosaics of the maps, as PNG."""
+    """Mosaics of the maps (PNG), sheets of slices (JPEG), and quality metrics (JSON next to the record)."""
 
     input_spec = DrawFiguresInputSpec
     output_spec = DrawFiguresOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from qsmxt.bids.atomic import write_bytes
+        from qsmxt.bids.atomic import write_json
         from qsmxt.bids.outputs import Derivatives
         from qsmxt.bids.units import ProcessingUnit
-        from qsmxt.registry.artifacts import ARTIFACTS
-        from qsmxt.reports.figures import png
 
         unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
-        record = json.loads(Path(self.inputs.record).read_text(encoding="utf-8"))
+        record = Path(self.inputs.record)
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        state = State.from_json(self.inputs.state) if isdefined(self.inputs.state) else None
+        maps = Maps(Path(self.inputs.derivatives), files, state if "chi" in files else None)
         target = Derivatives(Path(runtime.cwd) / "derivatives")
-        maps = _Maps(Path(self.inputs.derivatives), record["files"])
-        for name, window, _ in PICTURES:
-            if name in record["files"]:
-                artifact = ARTIFACTS[name]
-                path = target.figure(unit, artifact.suffix or name, desc=artifact.desc)
-                write_bytes(path, png(maps.draw(name, window)))
-        target.out_dir.mkdir(exist_ok=True)
+        drawing = _Drawing(maps, unit, target)
+        drawing.draw()
+        quality = {"unit": unit.name, "figures": drawing.figures, "viewer": drawing.viewer}
+        if maps.has("chi") and maps.has("mask"):
+            quality["metrics"] = maps.measure(phase_axis(unit))
+            quality["histogram"] = histogram(maps.array("chi"), maps.array("mask"))
+        write_json(target.logs(unit.subject) / f"{record.stem}{QUALITY}", quality)
         self._results["folder"] = str(target.out_dir)
         return runtime
 
 
-class _Maps:
-    """The maps of a record, upright, loaded when needed."""
+def phase_axis(unit: Any) -> int | None:
+    """Voxel axis of phase encoding, from the sidecar."""
+    return _AXES.get(str(unit.echoes[0].metadata.get("PhaseEncodingDirection", ""))[:1])
 
-    def __init__(self, folder: Path, files: dict[str, str]) -> None:
-        self.folder, self.files = folder, files
 
-    def load(self, name: str) -> Any:
-        import nibabel
+def histogram(chi: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    """Shares of the voxels of the mask in equal bins of susceptibility; what lies outside is in the outermost."""
+    low, high, bins = HISTOGRAM
+    values = np.clip(chi[np.asarray(mask, dtype=bool)], low, np.nextafter(high, low))
+    counts = np.histogram(values, bins, (low, high))[0]
+    return {"low": low, "high": high, "shares": (counts / max(1, values.size)).round(6).tolist()}
 
+
+class Maps:
+    """The maps of a record, and those of a state where nothing is saved of them."""
+
+    def __init__(self, folder: Path, files: dict[str, str], state: State | None) -> None:
+        self.folder, self.files, self.state = folder, files, state
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a map."""
+        return name in self.files or (self.state is not None and name in self.state.arrays)
+
+    def array(self, name: str) -> Any:
+        """Array of a map; of the first echo, where it has echoes."""
+        if name in self.files:
+            return np.asanyarray(self._image(name).dataobj)
+        array = self.state.load(name) if self.state is not None else None
+        return array[0] if array is not None and array.ndim == 4 else array
+
+    def upright(self, name: str) -> Any:
+        """The map with its axes along those of the body."""
         from qsmxt.reports.figures import upright
 
-        image = nibabel.load(self.folder / self.files[name])
-        return upright(np.asanyarray(image.dataobj), image.affine)  # type: ignore[attr-defined]
+        affine = self._image(name).affine if name in self.files or self.state is None else np.array(self.state.affine)
+        return upright(self.array(name), affine)
 
-    def draw(self, name: str, window: tuple[float, float] | None) -> np.ndarray:
-        from qsmxt.reports.figures import Upright, mosaic
+    def _image(self, name: str) -> Any:
+        import nibabel
 
-        shown = self.load("combined_magnitude" if name == "mask" and "combined_magnitude" in self.files else name)
-        if "mask" in self.files:
-            mask = self.load("mask")
+        return nibabel.load(self.folder / self.files[name])
+
+    def measure(self, axis: int | None) -> dict[str, float]:
+        """Quality metrics."""
+        from qsmxt.algorithms.statistics.quality import NEEDED, measure
+        from qsmxt.geometry import Grid
+
+        arrays = {name: self.array(name) for name in NEEDED if self.has(name)}
+        image = self._image("chi")
+        return measure(arrays, Grid.from_affine(image.affine, image.shape), phase_axis=axis)
+
+
+class _Drawing:
+    """Pictures of one record, and the list of them."""
+
+    def __init__(self, maps: Maps, unit: Any, target: Any) -> None:
+        self.maps, self.unit, self.target = maps, unit, target
+        self.figures: list[dict[str, str]] = []
+        self.viewer: dict[str, Any] = {}
+
+    def draw(self) -> None:
+        """Draw all there is."""
+        from qsmxt.reports.figures import Upright
+
+        drawn = [picture for picture in PICTURES if self.maps.has(picture.name)]
+        if not drawn:
+            return
+        if self.maps.has("mask"):
+            mask = self.maps.upright("mask")
+            mask = Upright(mask.array > 0, mask.voxel_size)
         else:
-            mask = Upright(np.ones(shown.array.shape, dtype=bool), shown.voxel_size)
-        if window is None:
-            inside = shown.array[mask.array > 0]
-            window = (0.0, float(np.percentile(inside, 99)) * 1.3 + 1e-12) if inside.size else (0.0, 1.0)
-        return mosaic(shown, mask, window, contour=mask if name == "mask" else None)
+            first = self.maps.upright(drawn[0].name)
+            mask = Upright(np.ones(first.array.shape, dtype=bool), first.voxel_size)
+        for picture in drawn:
+            self._picture(picture, mask)
+
+    def _picture(self, picture: Picture, mask: Any) -> None:
+        from qsmxt.bids.atomic import write_bytes
+        from qsmxt.registry.artifacts import ARTIFACTS
+        from qsmxt.reports.figures import jpeg, mosaic, png, sheet
+
+        shown = picture.background if picture.background and self.maps.has(picture.background) else picture.name
+        volume = self.maps.upright(shown)
+        window = picture.window or brightness(volume.array, mask.array)
+        contours = [self.maps.upright(name) for name in picture.contours if self.maps.has(name)]
+        suffix, desc = "T2starw", picture.desc
+        if desc is None:
+            artifact = ARTIFACTS[picture.name]
+            suffix, desc = artifact.suffix or suffix, artifact.desc
+        path = self.target.figure(self.unit, suffix, desc=desc)
+        write_bytes(path, png(mosaic(volume, mask, window, contours=contours)))
+        self.figures.append({"name": picture.name, "title": picture.title, "file": self._relative(path)})
+        if picture.name in LEAFED:
+            leafed = sheet(volume, mask, window)
+            path = self.target.figure(self.unit, suffix, desc=f"{desc or ''}slices", extension=".jpg")
+            write_bytes(path, jpeg(leafed.pixels))
+            self.viewer |= leafed.layout()
+            entry = {"name": LEAFED[picture.name], "title": picture.title, "file": self._relative(path)}
+            self.viewer.setdefault("maps", []).append(entry)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.target.out_dir).as_posix()
+
+
+def brightness(array: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Window of an image without a unit."""
+    inside = array[mask]
+    return (0.0, float(np.percentile(inside, 99)) * 1.3 + 1e-12) if inside.size else (0.0, 1.0)

@@ -36,7 +36,7 @@ class _Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -67,9 +67,12 @@ def test_reasons_of_failure_are_shown(tmp_path):
 def test_nothing_is_fetched_and_nothing_from_metadata_runs(tmp_path):
     _store(tmp_path, notes=[EVIL], unit=f"sub-1{EVIL}", field_strength=EVIL,
            steps=[{"method": f"inversion.{EVIL}", "parameters": {EVIL: EVIL}}])  # fmt: skip
-    seen = _parsed(write_report(tmp_path, "1", {EVIL: EVIL}))
-    assert not {tag for tag, _ in seen} & {"script", "link", "iframe", "object"}
+    path = write_report(tmp_path, "1", {EVIL: EVIL})
+    seen = _parsed(path)
+    assert EVIL not in path.read_text() and path.read_text().count("<script") == 1
+    assert not {tag for tag, _ in seen} & {"link", "iframe", "object"}
     assert all(attrs.get("src", "data:").startswith("data:") for _, attrs in seen)
+    assert not [name for _, attrs in seen for name in attrs if name.startswith("on")]
 
 
 def test_units_of_a_subject_share_its_page_and_others_keep_away(tmp_path):

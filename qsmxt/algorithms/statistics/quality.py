@@ -59,6 +59,12 @@ AIR = 20.0
 #: Fewest voxels from which a median is taken.
 FEWEST = 50
 
+#: What :func:`measure` looks at.
+NEEDED = (
+    "mask", "reliable_mask", "eroded_mask", "csf_mask", "magnitude", "phase_quality", "field_noise", "local_field",
+    "chi",
+)  # fmt: skip
+
 GRADES = ("good", "look", "poor", "no range")
 
 
@@ -159,7 +165,7 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
     Parameters
     ----------
     arrays
-        By name of artifact; needed is ``mask``, all others are optional: ``magnitude`` (echo, x, y, z),
+        By name of artifact; needed is ``mask``, all others are optional: ``magnitude`` (of the first echo),
         ``phase_quality``, ``field_noise``, ``local_field``, ``eroded_mask``, ``reliable_mask``, ``chi``, ``csf_mask``.
     grid
         Geometry.
@@ -179,9 +185,9 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
         if arrays.get(name) is not None:
             found[key] = _median(arrays[name], mask)
     if arrays.get("magnitude") is not None:
-        found["snr"] = signal_to_noise(arrays["magnitude"][0], mask)
+        found["snr"] = signal_to_noise(arrays["magnitude"], mask)
         if phase_axis is not None:
-            found["ghost_ratio"] = ghost_ratio(arrays["magnitude"][0], mask, grid, phase_axis)
+            found["ghost_ratio"] = ghost_ratio(arrays["magnitude"], mask, grid, phase_axis)
     if arrays.get("chi") is not None:
         found |= _of_susceptibility(arrays, mask, grid)
     return {

@@ -150,7 +150,7 @@ def test_every_metric_is_explained_and_its_good_range_lies_in_the_fair_one():
 
 def test_measure_gives_what_the_arrays_allow_and_leaves_them_alone():
     mask = _ball(GRID, 15)
-    magnitude = np.stack([np.full(GRID.shape, 100.0, np.float32) + 2 * _noise()] * 2)
+    magnitude = np.full(GRID.shape, 100.0, np.float32) + 2 * _noise()
     chi = (0.03 * _noise(seed=1) + 0.01) * mask
     arrays = {"mask": mask, "magnitude": magnitude, "chi": chi, "field_noise": np.full(GRID.shape, 0.004)}
     before = {name: array.copy() for name, array in arrays.items()}
