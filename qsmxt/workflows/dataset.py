@@ -15,6 +15,7 @@ from qsmxt.config import Settings, to_toml
 from qsmxt.errors import OutputError
 from qsmxt.reports.assemble import read_records, write_report
 from qsmxt.reports.citations import methods_text, references_text
+from qsmxt.reports.quality import write_quality_table
 from qsmxt.workflows.participants import Outcome
 from qsmxt.workflows.unit import Context
 
@@ -48,6 +49,7 @@ def finish_dataset(context: Context, subjects: Sequence[str], outcomes: Sequence
         except Exception:
             logger.exception("sub-%s: the page could not be written", subject)
     write_citations(out_dir)
+    write_quality_table(out_dir, read_records(out_dir))
 
 
 def write_citations(out_dir: Path) -> None:
