@@ -9,7 +9,7 @@ opened with a ball of ``opening`` mm, at least one voxel; M is the mask that it 
 ceiling of 0.6 matters where there is no air: Otsu's threshold then divides the tissue. Veins, bleeds,
 calcifications and the rim towards air drop out, which keeps them from streaking into the rest.
 
-On the digital head (seven settings with several echoes, 1 to 3 mm, 3 and 7 T, signal-to-noise ratio 20 and 100) R
+On the digital head (five settings with several echoes, 1 to 3 mm, 3 and 7 T, signal-to-noise ratio 20 and 100) R
 keeps 97 to 99 % of the brain and leaves out at least 99 % of the voxels of the mask whose field is wrong by more
 than 0.05 ppm; without the fit quality it leaves out 52 to 91 %.
 
