@@ -135,4 +135,6 @@ class _Builder:
         self.workflow.connect(
             [(write, figures, [("folder", "derivatives"), ("record", "record"), ("fingerprint", "fingerprint")])]
         )
+        last = [group for group in self.plan.groups if group.output == output][-1]
+        self.workflow.connect(self.nodes[last.name], "state", figures, "state")
         self.workflow.connect(figures, "folder", publish, "folder")
