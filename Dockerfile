@@ -28,7 +28,8 @@ RUN for preset in default fast body; do \
             --skip-bids-validation || exit 1; \
     done \
     && qsmxt-demo /tmp/demo-single --subjects 1 --voxel-size 4 --echo-times 0.02 --skip-bids-validation \
-    && rm -rf /tmp/demo-*
+    && rm -rf /tmp/demo-* \
+    && chmod -R a+rX /opt/numba
 
 FROM build AS templates
 ARG TEMPLATE=MNI152NLin2009cAsym
@@ -36,7 +37,8 @@ ENV TEMPLATEFLOW_HOME=/opt/templateflow
 RUN python3 -c "import templateflow" \
     && if [ -n "${TEMPLATE}" ]; then \
         python3 -c "import sys; from qsmxt.external.templates import find_template as f; f(sys.argv[1], [])" "${TEMPLATE}"; \
-    fi
+    fi \
+    && chmod -R a+rX /opt/templateflow
 
 FROM ${BASE_IMAGE}
 ARG VERSION=10.0.0.dev0
@@ -49,7 +51,6 @@ RUN useradd --create-home --uid 1000 qsmxt && chmod -R a+rX /home/qsmxt
 COPY --from=build /opt/qsmxt /opt/qsmxt
 COPY --from=kernels /opt/numba /opt/numba
 COPY --from=templates /opt/templateflow /opt/templateflow
-RUN chmod -R a+rX /opt
 ENV PATH=/opt/qsmxt/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/home/qsmxt \
     TEMPLATEFLOW_HOME=/opt/templateflow \

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt import config
-from qsmxt.cli import convert, demo
+from qsmxt.cli import cluster, convert, demo
 from qsmxt.cli.arguments import build_parser
 from qsmxt.cli.descriptor import error_codes
 from qsmxt.cli.options import hyphened
@@ -51,6 +51,7 @@ def options_page() -> str:
     """All options of all commands, by group."""
     parts = ["## qsmxt\n", *_groups(build_parser())]
     parts += ["## qsmxt-demo\n", *_groups(demo.build_parser())]
+    parts += ["## qsmxt-cluster\n", *_groups(cluster.build_parser())]
     for command, parser in _commands(convert.build_parser()).items():
         parts += [f"## qsmxt-convert {command}\n", *_groups(parser)]
     return "\n".join(parts)
