@@ -48,7 +48,7 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class ISMVParameters:
     """Parameters of :func:`ismv`."""
 
-    radius: float = parameter(5.0, unit="mm", above=0, help="radius of the sphere, by which the mask is eroded")
+    radius: float = parameter(4.0, unit="mm", above=0, help="radius of the sphere, by which the mask is eroded")
     tolerance: float = parameter(1e-3, above=0, below=1, help="relative residual at which iteration ends")
     iterations: int = parameter(200, at_least=1, help="most iterations")
     harmonic_degree: int = parameter(

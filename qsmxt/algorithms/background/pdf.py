@@ -6,10 +6,18 @@ The background is the field of dipoles outside the mask, and the dipoles are tho
 
     \chi_b = \arg\min_\chi \big\| W M \big(f - d * (\bar M \chi)\big) \big\|, \qquad f_l = M\,(f - d * \chi_b),
 
-with d the unit dipole on a periodic box, :math:`\bar M` everything outside the mask on a box wider by ``padding``, and
-W the reciprocal noise of the field where given, relative to its median and cut at 3, else 1. The field of a dipole
-outside is nearly orthogonal to that of one inside, but not near the rim, where some of the local field goes to the
-background.
+with d the unit dipole on a periodic box and :math:`\bar M` everything outside the mask on a box wider by ``padding``,
+but for the holes and clefts of the mask: they are cut out where the phase cannot be trusted, mostly at veins, and
+sources in them are local. The field of a dipole outside is nearly orthogonal to that of one inside, but not near the
+rim, where some of the local field goes to the background.
+
+What the fit leaves is local field and noise. So the weights are
+
+.. math:: W^2 = \frac{\tau^2}{\tau^2 + \sigma^2} ,
+
+with :math:`\sigma` the noise of the field, where it is given, and :math:`\tau` the ``local_deviation``. Weights of
+:math:`1/\sigma`, cut at 3 times the median, follow the magnitude, of which the local field knows nothing: they raised
+the error on a digital head, reconstructed from phase, from 60 to 72 % of the local field.
 
 The dipole must be that of a voxel and all its images (:mod:`qsmxt.algorithms.background.periodic_dipole`). With one
 that is cut off at half the box, as usual, the sources outside make fields that are not harmonic in the mask, and the
@@ -19,10 +27,10 @@ converges, and neither its length nor the padding is a hidden regularisation any
 
 Parameters
     ``tolerance``: iteration ends when the gradient of the norm has fallen to this part of its start. ``iterations``:
-    most steps. ``padding``: room for sources around the mask, mm.
+    most steps. ``padding``: room for sources around the mask, mm. ``closing``: holes and clefts of the mask narrower
+    than twice this, and all cavities, get no sources, mm. ``local_deviation``: of the local field, ppm.
 
-Departures from the paper: the periodic dipole; conjugate gradients on the normal equations without padding by a fixed
-number of voxels.
+Departures from the paper: the periodic dipole, the weights, no sources in holes.
 
 Measured defaults are in the table of :mod:`qsmxt.algorithms.background`.
 
@@ -38,12 +46,12 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import parallel
+from qsmxt.algorithms import morphology, parallel
 from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
 from qsmxt.algorithms.background.periodic_dipole import periodic_dipole
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import filtered, masked
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -56,6 +64,15 @@ class PDFParameters:
     tolerance: float = parameter(1e-3, above=0, below=1, help="relative gradient at which iteration ends")
     iterations: int = parameter(100, at_least=1, help="most iterations")
     padding: float = parameter(20.0, unit="mm", at_least=0, help="room for background sources around the mask")
+    closing: float = parameter(
+        5.0, unit="mm", at_least=0, help="holes and clefts of the mask narrower than twice this get no sources"
+    )
+    local_deviation: float = parameter(
+        0.01,
+        unit="ppm",
+        above=0,
+        help="standard deviation of the local field, to which the weights compare noise",
+    )
 
 
 @method(
@@ -90,7 +107,7 @@ def pdf(
     grid
         Sampling and direction of B0.
     field_noise
-        Standard deviation of the field, any unit; voxels of zero have no weight.
+        Standard deviation of the field, ppm; voxels of zero have no weight.
 
     Raises
     ------
@@ -109,25 +126,29 @@ def pdf(
     (True, True)
     """
     region = Region.around(total_field, mask, grid, padding=parameters.padding)
-    if region.mask.all():
+    filled = morphology.fill_holes(morphology.closing(region.mask, region.grid, parameters.closing))
+    if filled.all():
         raise InputError("mask: expected voxels outside it for the sources, found none; set a padding above 0 mm")
-    weights = Domain(region.crop, region.field, region.mask).weights(field_noise)
-    if weights is None:
-        weights = region.mask.astype(np.float32)
-    np.square(weights, out=weights)
-    local = _project(region, weights, parameters, progress)
+    square_weights = region.mask.astype(np.float32)
+    if field_noise is not None:
+        noise = masked("field_noise", field_noise, mask, region.crop)
+        if not (noise > 0).any():
+            raise InputError("field_noise: expected positive values in the mask, found none; leave it out")
+        square = np.float32(parameters.local_deviation**2)
+        square_weights *= np.where(noise > 0, square / (square + noise * noise), np.float32(0))
+    local = _project(region, filled, square_weights, parameters, progress)
     return region.finish(local, region.mask)
 
 
 def _project(
-    region: Region, square_weights: np.ndarray, parameters: PDFParameters, progress: Progress | None
+    region: Region, filled: np.ndarray, square_weights: np.ndarray, parameters: PDFParameters, progress: Progress | None
 ) -> np.ndarray:
-    """The field less its best fit by dipoles outside the mask."""
+    """The field less its best fit by dipoles outside ``filled``."""
     dipole = periodic_dipole(region.grid)
-    local, mask = region.field.copy(), region.mask
+    local = region.field.copy()
     length = local.shape[0]
     gradient = filtered(local * square_weights, dipole)
-    along = first = float(parallel.total(_outside, length, mask, gradient))
+    along = first = float(parallel.total(_outside, length, filled, gradient))
     if first == 0:
         return local
     direction = gradient
@@ -141,7 +162,7 @@ def _project(
         np.multiply(local, square_weights, out=image)
         gradient = filtered(image, dipole)
         del image
-        new = float(parallel.total(_outside, length, mask, gradient))
+        new = float(parallel.total(_outside, length, filled, gradient))
         meter.tell(count, new / first)
         if new <= parameters.tolerance**2 * first:
             break
@@ -152,7 +173,7 @@ def _project(
 
 @kernel
 def _outside(start, stop, mask, volume):
-    """Set ``volume`` to zero in the mask; returns its square."""
+    """Set ``volume`` to zero in the mask; returns the square of what remains."""
     total = 0.0
     for x in range(start, stop):
         for y in range(volume.shape[1]):
