@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsmxt.cli.arguments import Options, parse
@@ -93,7 +94,9 @@ def run_participants(options: Options, settings: Settings) -> int:
     selection = select(options, settings)
     from qsmxt.workflows.participants import Outcome, prepare
 
-    prepared, skipped = prepare(selection.units, settings, segmentation_planner(options, settings))
+    prepared, skipped = prepare(
+        selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives)
+    )
     skipped += [Outcome(r.name, r.subject, "skipped", r.error, exit_code=65) for r in selection.rejected]
     if options.dry_run:
         from qsmxt.workflows.dry_run import describe_plans
@@ -117,9 +120,14 @@ def segmentation_planner(options: Options, settings: Settings) -> Any:
         plan_segmentation,
         settings=settings.segmentation,
         bids_dir=options.bids_dir.resolve(),
-        derivatives={name: path.resolve() for name, path in options.derivatives.items()},
+        derivatives=resolved(options.derivatives),
         work_dir=options.work_dir.resolve(),
     )
+
+
+def resolved(derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    """The folders of other derivatives as absolute paths."""
+    return {name: path.resolve() for name, path in derivatives.items()}
 
 
 def validate_input(options: Options) -> None:

@@ -17,6 +17,7 @@ class FingerprintInputSpec(BaseInterfaceInputSpec):
     """A unit."""
 
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
+    masks = traits.Str("{}", usedefault=True, desc="masks made elsewhere: file by name (JSON)")
 
 
 class FingerprintOutputSpec(TraitedSpec):
@@ -37,7 +38,9 @@ class Fingerprint(Interface):
         from qsmxt.bids.units import ProcessingUnit
 
         unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
-        self._results["fingerprint"] = digest(digest_files([str(path) for path in unit.files()]), unit.to_dict())
+        masks = json.loads(self.inputs.masks)
+        files = [*(str(path) for path in unit.files()), *masks.values()]
+        self._results["fingerprint"] = digest(digest_files(files), unit.to_dict(), list(masks))
 
 
 class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
@@ -46,6 +49,7 @@ class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
     fingerprint = traits.Str(mandatory=True, desc="digest of its files")
     reading = traits.Str("{}", usedefault=True, desc="phase sign and range (JSON)")
+    masks = traits.Str("{}", usedefault=True, desc="masks made elsewhere: file by name (JSON)")
     code = traits.Str(mandatory=True, desc="version and digest of the code")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
 
@@ -76,6 +80,8 @@ class LoadAcquisition(Interface):
             "echo_times": np.asarray(acquired.echo_times, dtype=np.float64),
             "field_strength": np.float64(acquired.field_strength),
         }
+        for name, file in json.loads(self.inputs.masks).items():
+            arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
         state = State(
             fingerprint=digest(self.inputs.fingerprint, self.inputs.reading, self.inputs.code),
             grid=describe_grid(acquired.grid),
@@ -86,3 +92,17 @@ class LoadAcquisition(Interface):
             corrections=dict(acquired.corrections),
         )
         self._results["state"] = state.to_json()
+
+
+def external_mask(name: str) -> str:
+    """Name in a state of the mask that the sections call ``mask:name``."""
+    return f"external_{name}_mask"
+
+
+def read_mask(file: Path, reference: Path) -> np.ndarray:
+    """A mask made elsewhere, bool; :class:`~qsmxt.errors.InputError` if it lies on another grid than ``reference``."""
+    from qsmxt.bids.images import check_same_grid, read_header, stored_values
+
+    check_same_grid(read_header(reference), read_header(file))
+    values, slope, intercept = stored_values(file)
+    return np.ascontiguousarray(values * slope + intercept > 0.5)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.bids.atomic import plain
+from qsmxt.interfaces.acquisition import external_mask
 from qsmxt.interfaces.base import Interface, StateOutputSpec, StepInputSpec
 from qsmxt.interfaces.state import State, digest, save_arrays
 
@@ -147,16 +148,18 @@ class BuildMask(Interface):
     def execute(self, folder: str) -> None:
         """Run the sections and combine them."""
         from qsmxt.algorithms.masking.build import build_mask
-        from qsmxt.algorithms.masking.sections import parse_sections
+        from qsmxt.algorithms.masking.sections import external_masks, parse_sections
 
         state = self._state()
         (step,) = json.loads(self.inputs.plan)["steps"]
         settings = step["parameters"]
-        arrays = {name: state.load(name) for name in (*step["consumes"], *step["optional"])}
+        sections = parse_sections(settings["sections"])
+        arrays: dict[str, Any] = {name: state.load(name) for name in (*step["consumes"], *step["optional"])}
+        arrays["external_masks"] = self._external_masks(external_masks(sections), state)
         if not state.statistics.get("has_magnitude", True):
             arrays["magnitude"] = None
         result = build_mask(
-            settings["sections"],
+            sections,
             arrays,
             state.sampling(),
             combine=settings["combine"],
@@ -166,11 +169,26 @@ class BuildMask(Interface):
         after = state.extended(
             files,
             fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),
-            steps=mask_steps(parse_sections(settings["sections"]), step),
+            steps=mask_steps(sections, step),
             notes=result.statistics.get("warnings", []),
             statistics={"mask": plain(result.statistics)},
         )
         self._results["state"] = after.to_json()
+
+    def _external_masks(self, names: tuple[str, ...], state: State) -> dict[str, Any]:
+        """Masks that the sections take as they are: from other derivatives, or by a program on the PATH."""
+        from qsmxt.external import brain_extraction
+
+        programs = {"hd-bet": brain_extraction.hd_bet, "synthstrip": brain_extraction.synthstrip}
+        masks = {}
+        for name in names:
+            stored = state.load(external_mask(name))
+            if stored is None and name in programs:
+                magnitude, affine = state.load("combined_magnitude"), np.array(state.affine)
+                stored = programs[name](magnitude, affine, threads=self.inputs.num_threads)
+            if stored is not None:
+                masks[name] = stored
+        return masks
 
 
 def mask_steps(sections: tuple[Any, ...], step: dict[str, Any]) -> list[dict[str, Any]]:

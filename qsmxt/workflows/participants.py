@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +65,11 @@ def prepare(
     units: Sequence[ProcessingUnit],
     settings: Settings,
     segment: Callable[[ProcessingUnit], SegmentationPlan] | None = None,
+    derivatives: Mapping[str, Path] | None = None,
 ) -> tuple[list[Prepared], list[Outcome]]:
     """Plans of units; those that cannot be planned or opened are skipped with the reason.
 
-    ``segment`` plans the segmentation of a unit, if there is to be one.
+    ``segment`` plans the segmentation of a unit, if there is to be one; ``derivatives`` may hold masks.
     """
     from qsmxt.bids.acquisition import check_unit
 
@@ -76,7 +77,7 @@ def prepare(
     for unit in units:
         try:
             check_unit(unit)
-            plan = plan_unit(unit, settings)
+            plan = plan_unit(unit, settings, derivatives)
             prepared.append(Prepared(plan, size_of(unit), segment(unit) if segment is not None else None))
             for note in plan.notes:
                 logger.warning("%s", note)

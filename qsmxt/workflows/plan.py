@@ -6,7 +6,9 @@ backwards, so a method that consumes the total field makes background removal di
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from qsmxt.bids.units import ProcessingUnit
@@ -14,6 +16,7 @@ from qsmxt.config import NO_METHOD, Settings
 from qsmxt.errors import InputError, WorkflowError
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.registry.methods import Cost, Method, resolve
+from qsmxt.workflows.masks import find_masks
 from qsmxt.workflows.passes import RenamedMethod, RepeatedMethod, with_passes
 
 #: Artifacts that every output stands for. One line makes an output switch.
@@ -110,12 +113,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups of a unit, in order, the artifacts asked for, and what a user should know."""
+    """All groups of a unit, in order, the artifacts asked for, what a user should know, and masks made elsewhere."""
 
     unit: ProcessingUnit
     groups: tuple[Group, ...]
     targets: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
     def steps(self) -> list[Step]:
         """All steps in order."""
@@ -148,7 +152,7 @@ def available_artifacts(unit: ProcessingUnit) -> set[str]:
     return {"wrapped_phase", "magnitude", "combined_magnitude", "phase_quality", "echo_times", "field_strength"}
 
 
-def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
+def plan_unit(unit: ProcessingUnit, settings: Settings, derivatives: Mapping[str, Path] | None = None) -> Plan:
     """The groups of methods that make the outputs asked for.
 
     Raises
@@ -157,6 +161,8 @@ def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
         If an output needs something that no chosen method makes, or none was asked for.
     InputError
         If the unit has too few echoes for all of them.
+    MissingInputError
+        If a mask is to come from ``derivatives`` and there is none.
     """
     outputs, notes = _possible(unit, settings)
     known = available_artifacts(unit)
@@ -173,7 +179,8 @@ def plan_unit(unit: ProcessingUnit, settings: Settings) -> Plan:
         for group in _split(output, steps):
             groups.append(replace(group, after=_after(group, groups)))
     asked = frozenset(target for output in outputs for target in OUTPUTS[output])
-    return Plan(unit, tuple(groups), asked, notes)
+    masks = find_masks(unit, settings.masking.sections, derivatives or {})
+    return Plan(unit, tuple(groups), asked, notes, masks)
 
 
 def _possible(unit: ProcessingUnit, settings: Settings) -> tuple[list[str], tuple[str, ...]]:

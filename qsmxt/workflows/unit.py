@@ -94,10 +94,13 @@ class _Builder:
 
     def add_import(self) -> None:
         """Digest of the files, then their arrays."""
-        fingerprint = self.node("fingerprint", Fingerprint(unit=self.unit))
+        masks = json.dumps({name: str(path) for name, path in self.plan.masks.items()}, sort_keys=True)
+        fingerprint = self.node("fingerprint", Fingerprint(unit=self.unit, masks=masks))
         acquisition = self.settings.acquisition
         reading = {"phase_sign": acquisition.phase_sign, "phase_range": acquisition.phase_range}
-        load = self.node(LOADING, LoadAcquisition(unit=self.unit, reading=json.dumps(reading), code=self.context.code))
+        load = self.node(
+            LOADING, LoadAcquisition(unit=self.unit, reading=json.dumps(reading), masks=masks, code=self.context.code)
+        )
         self.workflow.connect(fingerprint, "fingerprint", load, "fingerprint")
 
     def add_group(self, group: Group) -> None:

@@ -293,3 +293,12 @@ def test_code_of_the_run_from_its_outcomes():
     assert exit_code([done, skipped]) == 65 and exit_code([done, missing]) == 66
     assert exit_code([skipped, missing]) == 65 and exit_code([skipped, failed]) == 1
     assert format_table([failed, done, skipped]).splitlines()[-1] == "1 done, 1 skipped, 1 failed"
+
+
+def test_masks_of_other_derivatives_are_used_as_they_are(finished, dataset, tmp_path):
+    arguments = [str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--nprocs", "1",
+                 "--skip-bids-validation", "--mask", "mask:made", "--no-mask-human-brain"]  # fmt: skip
+    assert main([*arguments, "-d", f"made={finished / 'out'}"]) == 0
+    name = "sub-1/anat/sub-1_desc-brain_mask.nii.gz"
+    assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
+    assert main([*arguments, "-d", f"empty={tmp_path}"]) == 66

@@ -124,7 +124,8 @@ def test_every_echo_is_reconstructed_from_itself_alone(state, tmp_path):
     phase = np.stack([f * np.float32(rad_per_ppm(3, t)) for f, t in zip(fields, times, strict=True)])
     (tmp_path / "more").mkdir()
     arrays = {
-        "unwrapped_phase": phase, "magnitude": np.ones_like(phase), "echo_times": times, "field_strength": np.float64(3),
+        "unwrapped_phase": phase, "magnitude": np.ones_like(phase), "echo_times": times,
+        "field_strength": np.float64(3),
     }  # fmt: skip
     more = state.extended(save_arrays(tmp_path / "more", arrays), fingerprint="g")
     fit = _step("field.weighted_fit", list(arrays), ["total_field", "field_noise", "fit_quality"])

@@ -1,0 +1,67 @@
+"""Masks that exist in other derivatives of the dataset: those of a unit, by the rules of BIDS names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qsmxt.bids.entities import parse_name
+from qsmxt.bids.outputs import derivative_entities
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.errors import MissingInputError
+
+#: The name in ``mask:NAME`` that means all derivatives that were given.
+ANY = "derivatives"
+
+_IGNORED = ("description", "label", "space", "part", "echo")
+
+
+def named_masks(sections: Sequence[str]) -> list[str]:
+    """Names that sections ask for as ``mask:NAME``."""
+    inputs = [section.partition(",")[0].strip().partition(":") for section in sections]
+    return list(dict.fromkeys(name for source, _, name in inputs if source == "mask" and name))
+
+
+def find_masks(unit: ProcessingUnit, sections: Sequence[str], derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    """The mask file for every name that the sections ask for.
+
+    A mask fits if its entities are among those of the unit, it lies in the unit's own space and, where it has a
+    ``label``, that is ``brain``. Of several, one described as ``brain`` comes first, then the first by name.
+
+    Raises
+    ------
+    MissingInputError
+        If there are no derivatives of that name, or no mask of the unit in them.
+    """
+    found = {}
+    for name in named_masks(sections):
+        folders = list(derivatives.values()) if name == ANY else [derivatives[name]] if name in derivatives else []
+        if not folders:
+            raise MissingInputError(
+                f"mask:{name}: expected derivatives of that name, found {', '.join(derivatives) or 'none'}; "
+                f"give --derivatives {name}=PATH"
+            )
+        fitting = [path for folder in folders for path in _fitting(unit, folder)]
+        if not fitting:
+            raise MissingInputError(
+                f"{unit.name}: expected a mask in {', '.join(str(folder) for folder in folders)}, found none that fits"
+            )
+        found[name] = fitting[0]
+    return found
+
+
+def _fitting(unit: ProcessingUnit, folder: Path) -> list[Path]:
+    subject = folder / f"sub-{unit.subject}"
+    places = [subject / f"ses-{unit.session}" / "anat"] if unit.session is not None else []
+    places.append(subject / "anat")
+    masks = [path for place in places for path in sorted(place.glob("*_mask.nii*")) if _fits(path, unit)]
+    return sorted(masks, key=lambda path: parse_name(path.name)[0].get("description") != "brain")
+
+
+def _fits(path: Path, unit: ProcessingUnit) -> bool:
+    entities, _, _ = parse_name(path.name)
+    own = [unit.entities, derivative_entities(unit)]
+    if entities.get("space", "orig") != "orig" or entities.get("label", "brain") != "brain":
+        return False
+    compared = {name: label for name, label in entities.items() if name not in _IGNORED}
+    return any(all(labels.get(name) == label for name, label in compared.items()) for labels in own)
