@@ -49,9 +49,12 @@ def dipole(grid: Grid, form: str = "continuous") -> np.ndarray:
     kx, ky, kz = fourier.frequencies(grid)
     bx, by, bz = (np.float32(b) for b in grid.b0_direction)
     if form == "continuous":
-        along = kx * bx + ky * by + kz * bz
         square = kx * kx + ky * ky + kz * kz
-        numerator = along * along
+        numerator = (bx * kx) ** 2 + (by * ky) ** 2 + (bz * kz) ** 2
+        cx, cy, cz = (_without_nyquist(k, n) for k, n in zip((kx, ky, kz), grid.shape, strict=True))
+        for product, one, other in ((bx * by, cx, cy), (bx * bz, cx, cz), (by * bz, cy, cz)):
+            if product != 0:
+                numerator = numerator + (2 * product * one) * other
     elif form == "discrete":
         vx, vy, vz = grid.voxel_size
         angles = [np.float32(2 * np.pi * v) * k for k, v in zip((kx, ky, kz), (vx, vy, vz), strict=True)]
@@ -67,6 +70,15 @@ def dipole(grid: Grid, form: str = "continuous") -> np.ndarray:
     result = np.float32(1 / 3) - numerator / square
     result[0, 0, 0] = 0.0
     return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def _without_nyquist(k: np.ndarray, length: int) -> np.ndarray:
+    """``k`` with zero at half the sampling rate, whose sign is ambiguous: the mean of both signs in products."""
+    if length % 2:
+        return k
+    k = k.copy()
+    k.reshape(-1)[length // 2] = 0
+    return k
 
 
 def offsets(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
