@@ -48,7 +48,9 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class ISMVParameters:
     """Parameters of :func:`ismv`."""
 
-    radius: float = parameter(4.0, unit="mm", above=0, help="radius of the sphere, by which the mask is eroded")
+    radius: float = parameter(
+        4.0, unit="mm", above=0, help="radius of the sphere (at least a voxel), by which the mask shrinks"
+    )
     tolerance: float = parameter(1e-3, above=0, below=1, help="relative residual at which iteration ends")
     iterations: int = parameter(200, at_least=1, help="most iterations")
     harmonic_degree: int = parameter(
@@ -105,8 +107,9 @@ def ismv(
     True
     """
     region = Region.around(total_field, mask, grid, padding=0)
-    kept = region.interior(parameters.radius)
-    spheres = Spheres.on(region.grid, parameters.radius)
+    radius = region.at_least_a_voxel(parameters.radius)
+    kept = region.interior(radius)
+    spheres = Spheres.on(region.grid, radius)
     right = spheres.means(region.field, kept)
     parallel.run(_less, kept.shape[0], region.field, kept, right)
     image = np.empty_like(right)

@@ -66,6 +66,10 @@ class Region:
         """Grid of the box."""
         return self.crop.grid
 
+    def at_least_a_voxel(self, radius: float) -> float:
+        """``radius``, or the largest voxel side if that is larger: a smaller sphere would hold a single voxel."""
+        return max(radius, *self.grid.voxel_size)
+
     def interior(self, radius: float) -> np.ndarray:
         """The voxels about which a sphere of ``radius`` (mm) lies in the mask; :class:`InputError` if there is none."""
         inside = morphology.erode(self.mask, self.grid, radius)

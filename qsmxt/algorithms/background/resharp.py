@@ -52,7 +52,9 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class RESHARPParameters:
     """Parameters of :func:`resharp`."""
 
-    radius: float = parameter(6.0, unit="mm", above=0, help="radius of the sphere, by which the mask is eroded")
+    radius: float = parameter(
+        6.0, unit="mm", above=0, help="radius of the sphere (at least a voxel), by which the mask shrinks"
+    )
     regularization: float = parameter(1e-4, above=0, help="weight of the norm of the local field; larger is smoother")
     tolerance: float = parameter(3e-3, above=0, below=1, help="relative residual at which iteration ends")
     iterations: int = parameter(100, at_least=1, help="most iterations")
@@ -110,8 +112,9 @@ def resharp(
     True
     """
     region = Region.around(total_field, mask, grid, padding=parameters.radius)
-    kept = region.interior(parameters.radius)
-    spheres = Spheres.on(region.grid, parameters.radius)
+    radius = region.at_least_a_voxel(parameters.radius)
+    kept = region.interior(radius)
+    spheres = Spheres.on(region.grid, radius)
     mean_free = 1 - spheres.transfer()
     square = mean_free * mean_free
     weight = np.float32(parameters.regularization)

@@ -42,7 +42,9 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class SHARPParameters:
     """Parameters of :func:`sharp`."""
 
-    radius: float = parameter(6.0, unit="mm", above=0, help="radius of the sphere, by which the mask is eroded")
+    radius: float = parameter(
+        6.0, unit="mm", above=0, help="radius of the sphere (at least a voxel), by which the mask shrinks"
+    )
     cutoff: float = parameter(0.005, unit="1/mm", at_least=0, help="spatial frequencies up to this are not restored")
     threshold: float = parameter(0.0, at_least=0, below=1, help="divisors below this are not restored")
     harmonic_degree: int = parameter(
@@ -96,8 +98,9 @@ def sharp(
     (True, True, False)
     """
     region = Region.around(total_field, mask, grid, padding=2 * parameters.radius)
-    kept = region.interior(parameters.radius)
-    spheres = Spheres.on(region.grid, parameters.radius)
+    radius = region.at_least_a_voxel(parameters.radius)
+    kept = region.interior(radius)
+    spheres = Spheres.on(region.grid, radius)
     g = spheres.means(region.field, kept)
     np.subtract(region.field, g, out=g)
     g[~kept] = 0
