@@ -68,7 +68,7 @@ LEAFED = {
 }  # fmt: skip
 
 #: Bounds (ppm) and bins of the histogram of susceptibility.
-HISTOGRAM = (-0.3, 0.3, 120)
+HISTOGRAM = (-0.2, 0.2, 100)
 
 #: Suffix of the name of a record to get that of its quality.
 QUALITY = "_quality.json"

@@ -22,7 +22,7 @@ h1, h2, h3, td, th, li, p { overflow-wrap: anywhere; }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; list-style: none; padding: 0; }
 a { color: #0b57a4; } :focus-visible { outline: 3px solid #0b57a4; outline-offset: 2px; }
-.scroll { overflow-x: auto; } .scroll td { overflow-wrap: normal; }
+.scroll { overflow-x: auto; } .scroll td, .scroll th { overflow-wrap: break-word; min-width: 5rem; }
 table { border-collapse: collapse; font-size: .92rem; }
 td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; vertical-align: top; }
 thead th { background: #f0f0f0; }
@@ -33,14 +33,14 @@ figcaption { font-size: .9rem; text-align: center; }
 .note, .warning, .error { border-left: 5px solid #777; background: #f3f3f3; margin: .4rem 0; padding: .35rem .8rem; }
 .warning { background: #fff4d6; border-color: #a86f00; } .error { background: #fde7e7; border-color: #b00000; }
 .error { white-space: pre-wrap; } pre { background: #f6f6f6; overflow-x: auto; padding: .6rem; font-size: .82rem; }
-.grade { font-weight: 600; white-space: nowrap; } .good { color: #136b2b; } .look { color: #8a5a00; }
+td.grade { font-weight: 600; white-space: nowrap; min-width: 0; } .good { color: #136b2b; } .look { color: #8a5a00; }
 .poor { color: #b00000; } .followed { color: #136b2b; } .departs { color: #8a5a00; }
 .viewer { max-width: 34rem; } .viewer .slice { background: #000; overflow: hidden; width: 100%; }
 .viewer .slice img { display: block; max-width: none; transform-origin: 0 0; }
 .viewer fieldset { border: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 0; padding: .3rem 0; }
 .viewer input[type=range] { width: 100%; } [hidden] { display: none !important; }
 @media (max-width: 40rem) {
-  body { padding: .6rem; } figure { padding: .2rem; }
+  body { padding: .6rem; } td:nth-child(5):last-child { min-width: 14rem; } figure { padding: .2rem; }
   figure .scroll img { max-width: none; width: 44rem; }
 }
 @media print {

@@ -23,7 +23,10 @@ logger = logging.getLogger("qsmxt")
 TABLE = "quality_stats"
 
 #: Names of deep grey nuclei that hold iron.
-NUCLEI = re.compile(r"caudate|putamen|pallid|\bgp[ei]\b|nigra|\bred[-_ ]?nucleus|subthalam|dentate", re.IGNORECASE)
+NUCLEI = re.compile(
+    r"caudate|putamen|pallid|(?<![a-z])gp[ei](?![a-z])|nigra|(?<![a-z])red[-_ ]?nucleus|subthalam|dentate",
+    re.IGNORECASE,
+)
 
 _HEAD = {
     "participant_id": "participant",

@@ -9,6 +9,7 @@ import numpy as np
 
 from qsmxt.reports.assemble import read_records, write_report
 from qsmxt.reports.figures import png
+from qsmxt.reports.page import Pictures
 
 EVIL = '<script>alert("x")</script>'
 
@@ -93,3 +94,38 @@ def test_damaged_records_are_passed_over(tmp_path):
 def test_same_input_same_bytes(tmp_path):
     _store(tmp_path)
     assert write_report(tmp_path, "1").read_bytes() == write_report(tmp_path, "1").read_bytes()
+
+
+def test_warnings_come_before_results_and_say_what_to_do(dataset):
+    page = write_report(dataset, "1").read_text()
+    warning = page.index("sub-1_MEGRE: The mask has 3 pieces.")
+    assert (
+        warning
+        < page.index("Noise of the field is poor: 0.05 ppm (expected at most 0.01). Use more")
+        < page.index("<img")
+    )
+
+
+def test_crash_text_is_shown_for_the_unit_that_failed_alone(dataset):
+    page = write_report(dataset, "1", {"sub-1_acq-x_MEGRE": "it broke"}).read_text()
+    assert "it broke" in page and "ValueError: &lt;b&gt;boom&lt;/b&gt;" in page
+    assert "boom" not in write_report(dataset, "1", {"sub-1_MEGRE": "it broke"}).read_text()
+    assert "boom" not in write_report(dataset, "1").read_text()
+
+
+def test_page_holds_pictures_labels_regions_time_and_consensus(dataset):
+    path = write_report(dataset, "1")
+    page = path.read_text()
+    _parsed(path)
+    for text in ("Phase of the first echo", "Quality of the phase", "Outlines of the labels sub-1_atlas-A_dseg",
+                 "Median susceptibility of regions", "Histogram of susceptibility", "<td>12.5</td>",
+                 "Deep grey contrast", "the run departs from: exact phase unwrapping (laplacian)"):  # fmt: skip
+        assert text in page, text
+    assert "99.5" not in page, "another unit's time"
+    assert page.count("data:image/jpeg") == 4 and page.count("<script") == 1
+
+
+def test_pictures_beyond_the_budget_are_linked(dataset):
+    pictures = Pictures(dataset, budget=10)
+    assert pictures.source("sub-1/figures/sub-1_Chimap.png") == "sub-1/figures/sub-1_Chimap.png"
+    assert pictures.source("sub-1/figures/none.png") == ""
