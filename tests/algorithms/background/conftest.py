@@ -75,7 +75,7 @@ def plain_mean():
         x, y, z = (np.minimum(c, n - c) for c, n in zip((x, y, z), padded.shape, strict=True))
         ball = (x * x + y * y + z * z <= radius * radius + 1e-6).astype(float)
         ball /= ball.sum()
-        out = np.fft.irfftn(np.fft.rfftn(padded) * np.fft.rfftn(ball), padded.shape)
+        out = np.fft.irfftn(np.fft.rfftn(padded) * np.fft.rfftn(ball), padded.shape, axes=(0, 1, 2))
         return out[r:-r, r:-r, r:-r]
 
     return mean

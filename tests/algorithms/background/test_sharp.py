@@ -27,7 +27,7 @@ def divided(g, radius, threshold, margin):
     kernel = np.roll(kernel, [-int(radius)] * 3, (0, 1, 2))
     divisor = 1 - np.fft.rfftn(kernel).real
     factor = np.where(divisor < threshold, 0, 1 / np.where(divisor == 0, 1, divisor))
-    return np.fft.irfftn(np.fft.rfftn(padded) * factor, padded.shape)[(slice(margin, -margin),) * 3]
+    return np.fft.irfftn(np.fft.rfftn(padded) * factor, padded.shape, axes=(0, 1, 2))[(slice(margin, -margin),) * 3]
 
 
 def test_sharp_is_the_plain_formula(case, plain_mean):
