@@ -133,8 +133,9 @@ class DeclaredParameter:
                 and (declared.at_most is None or value <= declared.at_most)
             )
         if not good:
+            expected = f"{'' if declared.choices else 'a value '}{declared.bounds_text()}"
             raise ParameterError(
-                f"{owner}: parameter {self.name}: expected {'' if declared.choices else 'a value '}{declared.bounds_text()}"
+                f"{owner}: parameter {self.name}: expected {expected}"
                 f"{'' if declared.unit == '1' else ' (' + declared.unit + ')'}, found {value!r}"
             )
 
