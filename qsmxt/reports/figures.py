@@ -24,7 +24,7 @@ WIDTH = 1400
 GAP, GAP_LEVEL = 6, 70
 
 #: Smallest pixel, as a part of the shortest side of a voxel: finer ones would only repeat voxels.
-FINEST = 0.5
+FINEST = 0.25
 
 #: Width of the band of voxels kept around the mask, mm.
 MARGIN = 6.0
@@ -230,7 +230,7 @@ def sheet(volume: Upright, mask: Upright, window: tuple[float, float], columns: 
     box = bounding(mask)
     step = -(-(box[2].stop - box[2].start) // MOST_SLICES)
     extents = [(part.stop - part.start) * size for part, size in zip(box[:2], mask.voxel_size, strict=False)]
-    pixel = max(max(extents) / SLICE_WIDTH, FINEST * min(mask.voxel_size[:2]))
+    pixel = max(max(extents) / SLICE_WIDTH, 2 * FINEST * min(mask.voxel_size[:2]))
     tiles = [grey(_cut(volume, 2, at, box, pixel), *window) for at in range(box[2].start, box[2].stop, step)]
     height, width = tiles[0].shape
     columns = min(columns, len(tiles))

@@ -29,7 +29,7 @@ thead th { background: #f0f0f0; }
 figure { background: #000; color: #eee; margin: .8rem 0; padding: .5rem; }
 figure .scroll img { display: block; margin: auto; max-width: 100%; }
 figcaption { font-size: .9rem; text-align: center; }
-.plot { background: none; color: inherit; border: 1px solid #ccc; } .plot svg { display: block; max-width: 100%; }
+.plot { background: none; color: inherit; border: 1px solid #ccc; } .plot svg { display: block; margin: auto; max-width: 100%; }
 .note, .warning, .error { border-left: 5px solid #777; background: #f3f3f3; margin: .4rem 0; padding: .35rem .8rem; }
 .warning { background: #fff4d6; border-color: #a86f00; } .error { background: #fde7e7; border-color: #b00000; }
 .error { white-space: pre-wrap; } pre { background: #f6f6f6; overflow-x: auto; padding: .6rem; font-size: .82rem; }

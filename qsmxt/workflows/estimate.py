@@ -86,8 +86,8 @@ def estimate_writing(names: Iterable[str], size: Size) -> Estimate:
 
 
 def estimate_drawing(size: Size) -> Estimate:
-    """A few maps and a drawing."""
-    return Estimate((28.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
+    """Maps, drawings, and spectra of the quality metrics."""
+    return Estimate((76.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
 
 
 def estimate_plan(plan: Plan, size: Size, saved: Iterable[str]) -> dict[str, Estimate]:

@@ -11,6 +11,7 @@ from scipy.ndimage import find_objects, label
 
 from qsmxt.reports.figures import (
     CONTOURS,
+    FINEST,
     GAP,
     GAP_LEVEL,
     MOST_SLICES,
@@ -106,7 +107,7 @@ def test_mosaics_keep_to_their_width_at_any_size_of_voxels(side, shape):
     volume, mask = _whole(shape, (side, side, side))
     width = mosaic(volume, mask, (0.0, 1.0)).shape[1]
     assert width <= WIDTH
-    assert width > 0.9 * WIDTH or pixel_length(mask, bounding(mask), 7) == pytest.approx(side / 2)
+    assert width > 0.9 * WIDTH or pixel_length(mask, bounding(mask), 7) == pytest.approx(FINEST * side)
 
 
 def test_top_of_the_head_is_at_the_top_and_left_at_the_left():
