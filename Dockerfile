@@ -23,6 +23,8 @@ ENV NUMBA_CACHE_DIR=/opt/numba \
     NIPYPE_NO_ET=1 \
     MPLCONFIGDIR=/tmp/matplotlib \
     TEMPLATEFLOW_HOME=/tmp/templateflow
+# not in /src: kernels are filed under the folder that the package is imported from
+WORKDIR /tmp
 RUN for preset in default fast body; do \
         qsmxt-demo "/tmp/demo-$preset" --subjects 1 --voxel-size 4 --preset "$preset" --swi --r2star --t2star \
             --skip-bids-validation || exit 1; \
@@ -34,6 +36,7 @@ RUN for preset in default fast body; do \
 FROM build AS templates
 ARG TEMPLATE=MNI152NLin2009cAsym
 ENV TEMPLATEFLOW_HOME=/opt/templateflow
+WORKDIR /tmp
 RUN python3 -c "import templateflow" \
     && if [ -n "${TEMPLATE}" ]; then \
         python3 -c "import sys; from qsmxt.external.templates import find_template as f; f(sys.argv[1], [])" "${TEMPLATE}"; \

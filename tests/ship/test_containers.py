@@ -71,6 +71,7 @@ def test_kernels_are_compiled_for_the_processor_and_folder_of_the_run(
     for name in ("NUMBA_CACHE_DIR", "NUMBA_CPU_NAME"):
         assert built[name] == final[name]
         assert f"{name}={final[name]}" in sections["post"]
+    assert ("WORKDIR", "/tmp") in kernels, "in a copy of the sources the wrong package would be imported"
     command = next(value for name, value in kernels if name == "RUN")
     demos = re.findall(r"qsmxt-demo (.*?)(?:\|\||&&|;)", command)
     assert len(demos) == 2
