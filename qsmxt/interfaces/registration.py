@@ -34,6 +34,9 @@ CHI_RANGE = (-0.15, 0.25)
 #: Grid on which two placements are compared, mm.
 _COARSE = 4.0
 
+#: Voxels below which a deformable registration goes to the full resolution.
+_SMALL = 400_000
+
 #: Words of HDF5's checksum.
 _WORD = 0xFFFFFFFF
 
@@ -223,7 +226,8 @@ def register_template(
     folder
         Where the files go.
     iterations
-        Of the deformable stage at an eighth, a quarter, half and the whole of the resolution.
+        Of the deformable stage at an eighth, a quarter, half and the whole of the resolution; small images have at
+        least 20 at the last, which costs little there.
 
     Returns
     -------
@@ -233,6 +237,8 @@ def register_template(
     best = _search(fixed[0], moving[0], None, folder / "template")
     stages = [Stage(kind, (8.0, 4.0, 2.0), (500, 250, 100)) for kind in ("Rigid", "Affine")]
     affine = _run(fixed[0], moving[0], stages, best, folder / "affine", None)
+    if fixed[0].array.size < _SMALL:
+        iterations = [*iterations[:-1], max(20, iterations[-1])]
     convergence = f"[{'x'.join(str(n) for n in iterations)},1e-6,10]"
     prefix = folder / "template"
     _run_deformable(fixed, moving, convergence, affine, prefix, mask)

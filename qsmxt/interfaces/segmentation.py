@@ -30,6 +30,9 @@ LEAST_SIMILARITY, LEAST_OVERLAP = 0.5, 0.8
 #: Volume of a mask above which it is taken for a whole brain, mm^3.
 WHOLE_BRAIN = 7e5
 
+#: Grid of the rigid registration, mm; finer ones cost time and gain nothing.
+RIGID_GRID = 1.5
+
 #: How far beyond the brain registration looks, mm.
 MARGIN = 8.0
 
@@ -186,7 +189,7 @@ class _Registration:
         if self.plan["t1w"] is None:
             return
         self.t1w = reg.correct_bias(reg.read_volume(self.plan["t1w"]))
-        size = max(self.plan["resolution"], 1.0)
+        size = max(self.plan["resolution"], RIGID_GRID)
         grid = reg.at_resolution(self.gre, size)
         fixed = grid.with_array(reg.resample(self.gre, grid, []))
         mask = self._around(grid, [])

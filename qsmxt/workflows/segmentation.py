@@ -32,7 +32,7 @@ ENGINES = ("synthseg", "fastsurfer", "freesurfer")
 #: Iterations of the deformable stage at an eighth, a quarter, half and all of the resolution.
 SCHEDULES: dict[str, tuple[float, tuple[int, ...]]] = {
     "default": (1.0, (100, 70, 50, 10)),
-    "fast": (2.0, (100, 70, 40, 0)),
+    "fast": (2.0, (100, 70, 20, 0)),
 }
 
 #: Spaces other than those of templates.
