@@ -204,12 +204,6 @@ def stage_option(stage: str) -> str:
     return f"--{stage}-method" if stage in outputs else f"--{stage}"
 
 
-def _stage_option(stage: str) -> str:
-    """``--<stage>``, unless that is the switch of an output."""
-    outputs = {declared.name for declared in declared_fields(config.OutputSettings)}
-    return f"--{stage}-method" if stage in outputs else f"--{stage}"
-
-
 def _choice(choices: Iterable[str]) -> DeclaredParameter:
     return DeclaredParameter("method", str, None, Param("", choices=tuple(choices)))
 
