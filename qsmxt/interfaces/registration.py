@@ -227,7 +227,7 @@ def register_template(
         Where the files go.
     iterations
         Of the deformable stage at an eighth, a quarter, half and the whole of the resolution; small images have at
-        least 20 at the last, which costs little there.
+        least 10 at the last, which costs little there.
 
     Returns
     -------
@@ -238,7 +238,7 @@ def register_template(
     stages = [Stage(kind, (8.0, 4.0, 2.0), (500, 250, 100)) for kind in ("Rigid", "Affine")]
     affine = _run(fixed[0], moving[0], stages, best, folder / "affine", None)
     if fixed[0].array.size < _SMALL:
-        iterations = [*iterations[:-1], max(20, iterations[-1])]
+        iterations = [*iterations[:-1], max(10, iterations[-1])]
     convergence = f"[{'x'.join(str(n) for n in iterations)},1e-6,10]"
     prefix = folder / "template"
     _run_deformable(fixed, moving, convergence, affine, prefix, mask)

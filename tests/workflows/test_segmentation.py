@@ -37,7 +37,7 @@ def dataset(tmp_path_factory):
 def segmented(dataset, tmp_path_factory):
     """Output of the command with a lesion that somebody drew."""
     folder = tmp_path_factory.mktemp("run")
-    home = template(folder / "home", voxel_size=(3.0,) * 3).parent
+    home = template(folder / "home", voxel_size=(2.0,) * 3).parent
     drawn = folder / "drawn" / "sub-01" / "anat"
     drawn.mkdir(parents=True)
     truth = nib.load(dataset / TRUTH / "sub-01/anat/sub-01_seg-nuclei_dseg.nii.gz")
@@ -67,9 +67,9 @@ def test_nuclei_are_found_in_both_spaces(dataset, segmented):
         true, expected = load(truth / f"sub-01_{space}seg-nuclei_dseg.nii.gz")
         assert np.allclose(affine, expected, atol=1e-4)
         dice = {index: overlap(found == index, true == index) for index in (10, 49, 11, 50, 12, 51, 13, 52)}
-        assert np.mean(list(dice.values())) > 0.8 and min(dice.values()) > 0.7, (space, dice)
+        assert np.mean(list(dice.values())) > 0.8 and min(dice.values()) > 0.75, (space, dice)
         small = np.isin(found, (27, 59, 30001, 30002, 30003, 30004))
-        assert overlap(small, np.isin(true, (27, 59, 30001, 30002, 30003, 30004))) > 0.5
+        assert overlap(small, np.isin(true, (27, 59, 30001, 30002, 30003, 30004))) > 0.65
 
 
 def test_the_table_is_made_of_the_saved_map(segmented):
@@ -118,7 +118,8 @@ def test_transforms_quality_and_names(segmented):
     quality = record["statistics"]["registration"]
     assert quality["similarity_gre_t1w"] > 0.6 and quality["overlap_of_brain_masks"] > 0.85 and not record["notes"]
     carried, affine = load(anat / "sub-01_space-QSMxTHead_Chimap.nii.gz")
-    assert carried.shape == (64, 76, 64) and np.allclose(affine[:3, :3], 3 * np.eye(3))
+    expected = nib.load(next((segmented.parent / "home").rglob("*res-01_T1w.nii.gz")))
+    assert carried.shape == expected.shape and np.allclose(affine, expected.affine)
     assert validate(segmented) == []
 
 
