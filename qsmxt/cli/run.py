@@ -15,8 +15,8 @@ from qsmxt.errors import MissingInputError, OutputError, QSMxTError, ValidationE
 
 if TYPE_CHECKING:
     from qsmxt.config import Settings
-    from qsmxt.workflows.participants import Outcome
     from qsmxt.workflows.resources import Resources
+    from qsmxt.workflows.watch import Outcome
 
 logger = logging.getLogger("qsmxt")
 
@@ -92,7 +92,8 @@ def run_participants(options: Options, settings: Settings) -> int:
         start_fork_server()
     validate_input(options)
     selection = select(options, settings)
-    from qsmxt.workflows.participants import Outcome, prepare
+    from qsmxt.workflows.participants import prepare
+    from qsmxt.workflows.watch import Outcome
 
     prepared, skipped = prepare(
         selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives)

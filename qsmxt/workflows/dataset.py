@@ -16,8 +16,8 @@ from qsmxt.errors import OutputError
 from qsmxt.reports.assemble import read_records, write_report
 from qsmxt.reports.citations import methods_text, references_text
 from qsmxt.reports.quality import write_quality_table
-from qsmxt.workflows.participants import Outcome
 from qsmxt.workflows.unit import Context
+from qsmxt.workflows.watch import Outcome
 
 logger = logging.getLogger("qsmxt")
 

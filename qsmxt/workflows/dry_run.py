@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qsmxt.config import Settings
 from qsmxt.workflows.estimate import estimate_plan
-from qsmxt.workflows.participants import Outcome, Prepared
+from qsmxt.workflows.participants import Prepared
+from qsmxt.workflows.watch import Outcome
 
 
 def describe_plans(prepared: Sequence[Prepared], skipped: Sequence[Outcome], settings: Settings) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,18 @@ from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import OutputError, QSMxTError
 from qsmxt.interfaces.base import quieten_nipype
-from qsmxt.workflows.estimate import Size, size_of
+from qsmxt.workflows.estimate import Size, estimate_plan, size_of
+from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.resources import Resources
 from qsmxt.workflows.segmentation import SegmentationPlan
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
+from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
 
 logger = logging.getLogger("qsmxt")
 
 #: Most units in one nipype workflow; its bookkeeping grows with the square of the nodes.
 BATCH = 100
-
-#: Seconds between two looks of nipype at its queue.
-POLLING = 0.1
-
-WORKFLOW = "qsmxt"
-
-
-@dataclass
-class Outcome:
-    """What became of a unit: ``done``, ``skipped`` or ``failed``, and why."""
-
-    name: str
-    subject: str
-    status: str
-    reason: str = ""
-    crash_files: list[str] = field(default_factory=list)
-    exit_code: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,12 +55,9 @@ def prepare(
 
     ``segment`` plans the segmentation of a unit, if there is to be one; ``derivatives`` may hold masks.
     """
-    from qsmxt.bids.acquisition import check_unit
-
     prepared, skipped = [], []
     for unit in units:
         try:
-            check_unit(unit)
             plan = plan_unit(unit, settings, derivatives)
             prepared.append(Prepared(plan, size_of(unit), segment(unit) if segment is not None else None))
             for note in plan.notes:
@@ -89,20 +70,42 @@ def prepare(
 def run_units(
     prepared: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
 ) -> list[Outcome]:
-    """Run all units; none stops another. Outcomes come in the order of the units."""
+    """Run all units; none stops another, unless that was asked for. Outcomes come in the order of the units."""
     outcomes: dict[str, Outcome] = {}
-    for start in range(0, len(prepared), BATCH):
+    run = _Run(settings, context, work_dir, resources)
+    warn_of_memory(prepared, resources)
+    size = 1 if is_serial(resources) else BATCH
+    for start in range(0, len(prepared), size):
+        if settings.execution.stop_on_first_crash and any(o.status == "failed" for o in outcomes.values()):
+            break
         with ExitStack() as locks:
             batch = []
-            for item in prepared[start : start + BATCH]:
+            for item in prepared[start : start + size]:
                 try:
                     locks.enter_context(unit_lock(work_dir, item.unit))
                     batch.append(item)
                 except OutputError as error:
                     outcomes[item.unit.name] = Outcome(item.unit.name, item.unit.subject, "failed", str(error))
             if batch:
-                outcomes |= _run_batch(batch, settings, context, work_dir, resources)
-    return [outcomes[item.unit.name] for item in prepared]
+                outcomes |= run.batch(batch)
+    if settings.execution.resource_monitor:
+        write_taken(context.out_dir, run.taken)
+    return [
+        outcomes.get(item.unit.name, Outcome(item.unit.name, item.unit.subject, "failed", "not started", exit_code=1))
+        for item in prepared
+    ]
+
+
+def warn_of_memory(prepared: Sequence[Prepared], resources: Resources) -> None:
+    """Say which units have a step that is expected to need more memory than there is."""
+    for item in prepared:
+        needs = estimate_plan(item.plan, item.size, [])
+        node, most = max(((name, estimate.mem_gb) for name, estimate in needs.items()), key=lambda pair: pair[1])
+        if most > resources.mem_gb:
+            logger.warning(
+                "%s: %s is expected to need %.1f GB, more than the %.1f GB allowed; it runs alone",
+                item.unit.name, node, most, resources.mem_gb,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -126,34 +129,42 @@ def unit_lock(work_dir: Path, unit: ProcessingUnit) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _run_batch(
-    batch: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
-) -> dict[str, Outcome]:
-    from nipype.pipeline import engine as pe
+class _Run:
+    """What all batches of a run share."""
 
-    quieten_nipype(logger.getEffectiveLevel())
-    workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
-    workflow.config["execution"] = _execution_config(settings)
-    started = time.time()
-    watch = Watch({unit_node_name(item.unit): item.unit for item in batch})
-    for item in batch:
-        unit_workflow = init_unit_wf(item.plan, settings, item.size, context, segmentation=item.segmentation)
-        crash_folder = Derivatives(context.out_dir).logs(item.unit.subject)
-        nodes = unit_workflow._get_all_nodes()
-        watch.awaited[unit_workflow.name] = {node.name for node in nodes if node.name.startswith("publish_")}
+    def __init__(self, settings: Settings, context: Context, work_dir: Path, resources: Resources) -> None:
+        self.settings, self.context, self.work_dir, self.resources = settings, context, work_dir, resources
+        self.taken: list[dict[str, Any]] = []
+
+    def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
+        """Run some units in one workflow."""
+        from nipype.pipeline import engine as pe
+
+        quieten_nipype(logger.getEffectiveLevel())
+        workflow = pe.Workflow(name=WORKFLOW, base_dir=str(self.work_dir))
+        workflow.config["execution"] = execution_config(self.settings)
+        clean = self.work_dir if self.settings.execution.clean_work else None
+        watch = Watch({unit_node_name(item.unit): item.unit for item in batch}, clean)
+        for item in batch:
+            workflow.add_nodes([self._unit_workflow(item, watch)])
+        plugin = make_plugin(self.resources, watch)
+        problem = ""
+        try:
+            workflow.run(plugin=plugin)
+        except Exception as error:
+            problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            logger.debug("workflow ended with an error", exc_info=True)
+        self.taken += getattr(plugin, "taken", [])
+        return watch.outcomes(self.context.out_dir, problem)
+
+    def _unit_workflow(self, item: Prepared, watch: Watch) -> Any:
+        workflow = init_unit_wf(item.plan, self.settings, item.size, self.context, segmentation=item.segmentation)
+        nodes = workflow._get_all_nodes()
+        watch.expect(workflow.name, (node.name for node in nodes))
+        crash_folder = Derivatives(self.context.out_dir).logs(item.unit.subject)
         for node in nodes:
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
-        workflow.add_nodes([unit_workflow])
-    problem = ""
-    plugin = _plugin(resources, watch)
-    try:
-        workflow.run(plugin=plugin)
-    except Exception as error:
-        problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        logger.debug("workflow ended with an error", exc_info=True)
-    if settings.execution.resource_monitor:
-        write_taken(context.out_dir, getattr(plugin, "taken", []))
-    return watch.outcomes(context, problem, started)
+        return workflow
 
 
 def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:
@@ -161,80 +172,3 @@ def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:
     if taken:
         lines = ["\t".join(taken[0]), *("\t".join(str(value) for value in row.values()) for row in taken)]
         write_text(out_dir / "logs" / "resources.tsv", "".join(f"{line}\n" for line in lines))
-
-
-def _execution_config(settings: Settings) -> dict[str, Any]:
-    return {
-        "poll_sleep_duration": POLLING,
-        "stop_on_first_crash": settings.execution.stop_on_first_crash,
-        "remove_unnecessary_outputs": False,
-        "crashfile_format": "txt",
-        "hash_method": "content",
-        "create_report": False,
-        "check_version": False,
-        "use_relative_paths": False,
-    }
-
-
-def _plugin(resources: Resources, watch: Watch) -> Any:
-    arguments = {"status_callback": watch, **resources.plugin_args}
-    if resources.plugin is not None and resources.plugin != "MultiProc":
-        import nipype.pipeline.plugins as plugins
-
-        return getattr(plugins, f"{resources.plugin}Plugin")(plugin_args=arguments)
-    if resources.plugin is None and resources.nprocs == 1:
-        from nipype.pipeline.plugins.linear import LinearPlugin
-
-        return LinearPlugin(plugin_args=arguments)
-    from qsmxt.workflows.plugin import LocalPlugin
-
-    limits = {"n_procs": resources.nprocs, "memory_gb": resources.mem_gb, "raise_insufficient": False}
-    return LocalPlugin(plugin_args={**limits, **arguments})
-
-
-class Watch:
-    """Follows nodes through nipype's status callback."""
-
-    def __init__(self, units: dict[str, ProcessingUnit]) -> None:
-        self.units = units
-        self.failed: dict[str, str] = {}
-        self.finished: dict[str, set[str]] = {name: set() for name in units}
-        self.awaited: dict[str, set[str]] = {name: set() for name in units}
-
-    def __call__(self, node: Any, status: str) -> None:
-        parts = node.fullname.split(".")
-        name = parts[1] if len(parts) > 2 else ""
-        if name not in self.units:
-            return
-        if status == "exception":
-            self.failed.setdefault(name, node.name)
-        elif status == "end":
-            self.finished[name].add(node.name)
-            logger.info("%s: %s finished", name, node.name)
-
-    def outcomes(self, context: Context, problem: str, started: float) -> dict[str, Outcome]:
-        """An outcome for every unit; crash files from before ``started`` are those of earlier runs."""
-        return {unit.name: self._outcome(name, unit, context, problem, started) for name, unit in self.units.items()}
-
-    def _outcome(self, name: str, unit: ProcessingUnit, context: Context, problem: str, started: float) -> Outcome:
-        if name in self.failed:
-            files, reason = _crash(Derivatives(context.out_dir).logs(unit.subject), name, started)
-            return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1)
-        if self.awaited[name] <= self.finished[name]:
-            return Outcome(unit.name, unit.subject, "done")
-        return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1)
-
-
-def _crash(folder: Path, name: str, started: float) -> tuple[list[str], str]:
-    """Crash files of a unit in ``folder``, newest last, and the last error that the newest one tells of."""
-    found = []
-    recent = [path for path in folder.glob("crash-*.txt") if path.stat().st_mtime >= started - 1]
-    for path in sorted(recent, key=lambda path: path.stat().st_mtime):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if f"Node: {WORKFLOW}.{name}." in text:
-            found.append((str(path), text))
-    if not found:
-        return [], ""
-    lines = [line.strip() for line in found[-1][1].splitlines() if line.strip()]
-    errors = [line.partition(": ")[2] for line in lines if line.startswith("qsmxt.errors.")]
-    return [path for path, _ in found], errors[-1] if errors else lines[-1]

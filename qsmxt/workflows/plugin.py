@@ -73,6 +73,7 @@ class LocalPlugin(MultiProcPlugin):
         start_fork_server()
         self.pool = self._new_pool(self.processors)
         self._nodes: dict[int, tuple[Any, bool, int]] = {}
+        self._ranks: dict[str, int] = {}
         self.taken: list[dict[str, Any]] = []
 
     def _new_pool(self, workers: int) -> ProcessPoolExecutor:
@@ -82,6 +83,15 @@ class LocalPlugin(MultiProcPlugin):
             initializer=initialize_worker,
             initargs=(self._cwd, logging.getLogger("qsmxt").getEffectiveLevel()),
         )
+
+    def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
+        """Units in the order in which they started: the first results come early, and less lies about half-done."""
+        if scheduler == "mem_thread":
+            return super()._sort_jobs(jobids, scheduler=scheduler)
+        return sorted(jobids, key=lambda jobid: (self._rank(self.procs[jobid]), jobid))
+
+    def _rank(self, node: Any) -> int:
+        return self._ranks.setdefault(node._hierarchy, len(self._ranks))
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1

@@ -18,7 +18,7 @@ from qsmxt.interfaces.derivatives import Publish
 from qsmxt.interfaces.state import digest_files
 from qsmxt.interfaces.template_outputs import WriteScanInTemplate, WriteTemplate
 from qsmxt.workflows.cohort import Cohort, Scan, read_table
-from qsmxt.workflows.participants import _execution_config, _plugin
+from qsmxt.workflows.execution import execution_config, make_plugin
 from qsmxt.workflows.resources import Resources
 from qsmxt.workflows.versions import code_digest, version
 
@@ -86,10 +86,10 @@ def make_template(
     quieten_nipype(logger.getEffectiveLevel())
     workflow = init_template_wf(scans, group, out_dir, resources)
     workflow.base_dir = str(work_dir)
-    workflow.config["execution"] = {**_execution_config(settings), "crashdump_dir": str(out_dir / "logs" / "group")}
+    workflow.config["execution"] = {**execution_config(settings), "crashdump_dir": str(out_dir / "logs" / "group")}
     progress = Progress()
     try:
-        workflow.run(plugin=_plugin(resources, progress))  # type: ignore[arg-type]
+        workflow.run(plugin=make_plugin(resources, progress))  # type: ignore[arg-type]
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         made["failed"] = f"{', '.join(progress.failed)} failed ({lines[-1]})" if progress.failed else lines[-1]

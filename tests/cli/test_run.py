@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qsmxt.cli.run import exit_code, format_table, main
-from qsmxt.workflows.participants import Outcome
+from qsmxt.workflows.watch import Outcome
 from tests.heads import contents, head, write_description, write_subject
 
 PINNED = Path(__file__).parents[1] / "outputs"
@@ -135,7 +135,7 @@ def test_citations_are_those_of_what_ran(finished):
 def test_page_holds_all_it_shows(finished):
     page = (finished / "out/sub-1.html").read_text()
     assert page.count("data:image/png;base64,") >= 3
-    assert 'src="http' not in page and "<script" not in page and "<link" not in page
+    assert 'src="http' not in page and "<script src" not in page and "<link" not in page
 
 
 def test_two_processes_and_two_threads_give_the_same_bytes(finished, dataset, tmp_path):
@@ -279,9 +279,10 @@ def test_invalid_dataset_is_refused_unless_told_not_to_look(tmp_path):
     assert main([str(root), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")]) == 16
 
 
-def test_group_needs_participants_and_names_the_missing(finished, dataset, tmp_path, caplog):
-    assert main([str(dataset), str(tmp_path / "out"), "group"]) == 66
-    assert main([str(dataset), str(finished / "out"), "group"]) == 0
+def test_group_needs_participants(finished, dataset, tmp_path):
+    more = ["group", "-w", str(tmp_path / "work"), "--no-group-template"]
+    assert main([str(dataset), str(tmp_path / "out"), *more]) == 66
+    assert main([str(dataset), str(finished / "out"), *more]) == 0
 
 
 def test_code_of_the_run_from_its_outcomes():
@@ -302,3 +303,25 @@ def test_masks_of_other_derivatives_are_used_as_they_are(finished, dataset, tmp_
     name = "sub-1/anat/sub-1_desc-brain_mask.nii.gz"
     assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
     assert main([*arguments, "-d", f"empty={tmp_path}"]) == 66
+
+
+def test_plugin_file_clean_work_and_measured_resources(finished, dataset, tmp_path):
+    arguments = [str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), *MASK,
+                 "--skip-bids-validation", "--participant-label", "1"]  # fmt: skip
+    (tmp_path / "plugin.yml").write_text("plugin: Linear\nplugin_args: {}\n")
+    assert main([*arguments, "--use-plugin", str(tmp_path / "plugin.yml"), "--clean-work"]) == 0
+    assert not (tmp_path / "work/qsmxt/sub-1_MEGRE").exists()
+    assert contents(tmp_path / "out/sub-1") == contents(finished / "out/sub-1")
+    result = _run(*arguments, "--nprocs", 2, "--resource-monitor")
+    assert result.returncode == 0, result.stderr
+    head_row, *rows = [line.split("\t") for line in (tmp_path / "out/logs/resources.tsv").read_text().splitlines()]
+    taken = {row[0]: dict(zip(head_row, row, strict=True)) for row in rows}
+    assert {"sub-1_MEGRE.load", "sub-1_MEGRE.field", "sub-1_MEGRE.chi"} <= set(taken)
+    assert all(0.03 < float(row["peak_gb"]) < 3 for row in taken.values())
+
+
+def test_a_step_that_needs_more_memory_than_there_is_runs_with_a_warning(dataset, tmp_path):
+    result = _run(dataset, tmp_path / "out", "participant", "-w", tmp_path / "work", *MASK, "--nprocs", 2,
+                  "--skip-bids-validation", "--participant-label", "1", "--mem", "50M")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "more than the 0.1 GB allowed" in result.stderr or "more than the 0.0 GB allowed" in result.stderr

@@ -79,3 +79,38 @@ def test_the_working_folder_stays(tmp_path):
     before = os.getcwd()  # noqa: PTH109
     _run(_workflow(tmp_path, times=0), [])
     assert os.getcwd() == before  # noqa: PTH109
+
+
+def test_units_are_finished_one_after_the_other(tmp_path):
+    workflow = pe.Workflow(name="w", base_dir=str(tmp_path))
+    workflow.config["execution"] = {"poll_sleep_duration": 0.02, "stop_on_first_crash": False}
+    for unit in ("a", "b", "c"):
+        inner = pe.Workflow(name=unit)
+        nodes = []
+        for number in range(3):
+            node = pe.Node(
+                Function(function=_after, input_names=["before", "number"], output_names=["out"]), name=f"n{number}"
+            )
+            node.inputs.number = number
+            if nodes:
+                inner.connect(nodes[-1], "out", node, "before")
+            else:
+                node.inputs.before = 0
+                inner.add_nodes([node])
+            nodes.append(node)
+        workflow.add_nodes([inner])
+    order: list = []
+    plugin = LocalPlugin(
+        plugin_args={
+            "n_procs": 1, "memory_gb": 8,
+            "status_callback": lambda node, status: order.append(node.fullname) if status == "end" else None,
+        }
+    )  # fmt: skip
+    workflow.run(plugin=plugin)
+    units = [name.split(".")[1] for name in order]
+    assert units == sorted(units) and len(units) == 9
+    assert {row["node"] for row in plugin.taken} == {name.partition(".")[2] for name in order}
+
+
+def _after(before: int, number: int) -> int:
+    return before + number

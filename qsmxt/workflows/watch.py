@@ -1,0 +1,93 @@
+"""Follow the nodes of a run and say what became of every unit."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qsmxt.bids.outputs import Derivatives
+from qsmxt.bids.units import ProcessingUnit
+
+logger = logging.getLogger("qsmxt")
+
+#: Name of the workflow of all units.
+WORKFLOW = "qsmxt"
+
+
+@dataclass
+class Outcome:
+    """What became of a unit: ``done``, ``skipped`` or ``failed``, and why."""
+
+    name: str
+    subject: str
+    status: str
+    reason: str = ""
+    crash_files: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+class Watch:
+    """Follows nodes through nipype's status callback.
+
+    If ``clean`` is given, the work folder there of a unit goes away when the last of its nodes is finished.
+    """
+
+    def __init__(self, units: dict[str, ProcessingUnit], clean: Path | None = None) -> None:
+        self.units, self.clean = units, clean
+        self.started = time.time()
+        self.failed: dict[str, str] = {}
+        self.finished: dict[str, set[str]] = {name: set() for name in units}
+        self.expected: dict[str, set[str]] = {name: set() for name in units}
+
+    def expect(self, name: str, nodes: Iterable[str]) -> None:
+        """The nodes that the unit's workflow ``name`` consists of."""
+        self.expected[name] = set(nodes)
+
+    def __call__(self, node: Any, status: str) -> None:
+        parts = node.fullname.split(".")
+        name = parts[1] if len(parts) > 2 else ""
+        if name not in self.units:
+            return
+        if status == "exception":
+            self.failed.setdefault(name, node.name)
+        elif status == "end":
+            self.finished[name].add(node.name)
+            logger.info("%s: %s finished", name, node.name)
+            if self.clean is not None and self.is_done(name):
+                shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
+
+    def is_done(self, name: str) -> bool:
+        """Whether all nodes of a unit are finished."""
+        return self.expected[name] <= self.finished[name]
+
+    def outcomes(self, out_dir: Path, problem: str) -> dict[str, Outcome]:
+        """An outcome for every unit; ``problem`` is what ended the run, if something did."""
+        return {unit.name: self._outcome(name, unit, out_dir, problem) for name, unit in self.units.items()}
+
+    def _outcome(self, name: str, unit: ProcessingUnit, out_dir: Path, problem: str) -> Outcome:
+        if name in self.failed:
+            files, reason = _crash(Derivatives(out_dir).logs(unit.subject), name, self.started)
+            return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1)
+        if self.is_done(name):
+            return Outcome(unit.name, unit.subject, "done")
+        return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1)
+
+
+def _crash(folder: Path, name: str, started: float) -> tuple[list[str], str]:
+    """Crash files of a unit since ``started``, newest last, and the last error that the newest one tells of."""
+    found = []
+    recent = [path for path in folder.glob("crash-*.txt") if path.stat().st_mtime >= started - 1]
+    for path in sorted(recent, key=lambda path: path.stat().st_mtime):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if f"Node: {WORKFLOW}.{name}." in text:
+            found.append((str(path), text))
+    if not found:
+        return [], ""
+    lines = [line.strip() for line in found[-1][1].splitlines() if line.strip()]
+    errors = [line.partition(": ")[2] for line in lines if line.startswith("qsmxt.errors.")]
+    return [path for path, _ in found], errors[-1] if errors else lines[-1]

@@ -1,0 +1,71 @@
+"""What became of a unit follows from its nodes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from qsmxt.bids.units import ProcessingUnit
+from qsmxt.workflows.watch import Watch
+
+UNIT = ProcessingUnit({"subject": "1"})
+OTHER = ProcessingUnit({"subject": "2"})
+
+
+def _node(unit: str, name: str) -> SimpleNamespace:
+    return SimpleNamespace(fullname=f"qsmxt.{unit}.{name}", name=name)
+
+
+def _watch(clean=None) -> Watch:
+    watch = Watch({unit.name: unit for unit in (UNIT, OTHER)}, clean)
+    for unit in (UNIT, OTHER):
+        watch.expect(unit.name, ["load", "publish_qsm"])
+    return watch
+
+
+def _crash(folder, unit, text, name="crash-1.txt"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"Node: qsmxt.{unit}.load\nWorking directory: /w\n\nTraceback:\n{text}\n")
+
+
+def test_done_means_that_every_node_ended(tmp_path):
+    watch = _watch()
+    for name in ("load", "publish_qsm"):
+        watch(_node(UNIT.name, name), "end")
+    watch(_node(OTHER.name, "load"), "end")
+    outcomes = watch.outcomes(tmp_path, "killed")
+    assert outcomes[UNIT.name].status == "done"
+    assert (outcomes[OTHER.name].status, outcomes[OTHER.name].reason) == ("failed", "killed")
+
+
+def test_failure_is_told_in_the_words_of_our_own_error(tmp_path):
+    watch = _watch()
+    watch(_node(UNIT.name, "load"), "exception")
+    folder = tmp_path / "logs" / "sub-1"
+    _crash(folder, UNIT.name, "\tqsmxt.errors.InputError: mask: expected: one voxel\nRuntimeError: wrapped")
+    _crash(folder, "sub-1_acq-x_MEGRE", "\tqsmxt.errors.InputError: another", "crash-2.txt")
+    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    assert outcome.reason == "mask: expected: one voxel"
+    assert outcome.crash_files == [str(folder / "crash-1.txt")] and outcome.exit_code == 1
+
+
+def test_crash_files_of_earlier_runs_do_not_count(tmp_path):
+    import os
+
+    folder = tmp_path / "logs" / "sub-1"
+    _crash(folder, UNIT.name, "old")
+    os.utime(folder / "crash-1.txt", (1, 1))
+    watch = _watch()
+    watch(_node(UNIT.name, "load"), "exception")
+    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    assert outcome.crash_files == [] and outcome.reason == "load"
+
+
+def test_intermediate_results_go_when_the_last_node_ended_and_not_before(tmp_path):
+    watch = _watch(tmp_path)
+    folders = [tmp_path / "qsmxt" / unit.name for unit in (UNIT, OTHER)]
+    for folder in folders:
+        (folder / "load").mkdir(parents=True)
+    watch(_node(UNIT.name, "load"), "end")
+    assert folders[0].exists()
+    watch(_node(UNIT.name, "publish_qsm"), "end")
+    assert not folders[0].exists() and folders[1].exists()
