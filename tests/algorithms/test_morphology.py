@@ -62,15 +62,26 @@ def test_erosion_and_dilation_are_those_by_a_ball(voxel_size, radius):
     assert not (morphology.opening(mask, grid, radius) & ~mask).any()
 
 
-def test_closing_fills_a_cleft_and_opening_cuts_a_bridge():
-    mask = np.zeros((20, 20, 20), dtype=bool)
-    mask[3:17, 3:17, 3:9] = True
-    mask[3:17, 3:17, 11:17] = True
-    grid = Grid(mask.shape)
-    assert morphology.closing(mask, grid, 2.0)[10, 10, 9:11].all()
-    bridge = mask.copy()
-    bridge[10, 10, 9:11] = True
-    assert not morphology.opening(bridge, grid, 2.0)[10, 10, 9:11].any()
+def two_blocks(gap: int) -> np.ndarray:
+    mask = np.zeros((20, 20, 20 + gap), dtype=bool)
+    mask[3:17, 3:17, 3:10] = True
+    mask[3:17, 3:17, 10 + gap : 17 + gap] = True
+    return mask
+
+
+def test_closing_fills_a_narrow_cleft_and_no_wide_one():
+    for gap, filled in ((2, True), (6, False)):
+        mask = two_blocks(gap)
+        closed = morphology.closing(mask, Grid(mask.shape), 2.0)
+        assert closed[10, 10, 10 : 10 + gap].all() == filled
+
+
+def test_opening_cuts_a_thin_bridge_and_keeps_the_blocks():
+    mask = two_blocks(6)
+    mask[10, 10, 10:16] = True
+    opened = morphology.opening(mask, Grid(mask.shape), 2.0)
+    assert not opened[10, 10, 12:14].any()
+    assert opened[10, 10, 4:9].all()
 
 
 def test_erosion_by_nothing_is_the_mask_and_a_copy():

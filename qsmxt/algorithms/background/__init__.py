@@ -1,9 +1,9 @@
 r"""Background field removal: the roster, one line a method.
 
-Measured on a digital head at the default parameters, given the true total field (HARPERELLA: noise-free phase at an echo
-time of 0.5 ms; at 4 to 28 ms and 7 T it is 61 %). NRMSE of the local field, percent, over the region that the method
-keeps, over the part of it that is 6 mm inside the brain, and over the whole brain with zero where nothing is kept; the
-part of the brain that is kept. Defaults were chosen at 1.5 mm and 3 T, B0 along z; the other columns are the region's
+Measured on a digital head at the default parameters, given the true total field (HARPERELLA: noise-free phase at an
+echo time of 0.5 ms; at 4 to 28 ms and 7 T it is 61 %). NRMSE of the local field, percent, over the region that the
+method keeps, over the part of it that is 6 mm inside the brain, and over the whole brain with zero where nothing is
+kept; the part of the brain that is kept. Defaults were chosen at 1.5 mm and 3 T, B0 along z; the other columns are the region's
 error there and for other sampling. The last column is CPU time at 160^3, 22 % of it brain.
 
 =========== ====== ====== ====== ======= ========== ========== =========== ======
@@ -24,8 +24,8 @@ A smaller region is an easier one: compare methods over the same voxels. What is
 tell from a background, and methods that keep it are wrong there and leave more of the brain to see.
 
 Without the removal of solid harmonics (:mod:`qsmxt.algorithms.background.harmonics`) the errors at 1 mm over the region
-are: sharp 44, vsharp 53 (both with the threshold of 0.05), resharp 23, ismv 62, lbv 64. With wrong values at the rim of the mask lbv
-suffers most; take them out of the mask first, which changes more than any choice of method.
+are: sharp 44, vsharp 53 (both with the threshold of 0.05), resharp 23, ismv 62, lbv 64. With wrong values at the rim of
+the mask lbv suffers most; take them out of the mask first, which changes more than any choice of method.
 """
 
 from qsmxt.algorithms.background.harperella import harperella as harperella
