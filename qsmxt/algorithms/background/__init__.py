@@ -3,8 +3,8 @@ r"""Background field removal: the roster, one line a method.
 Measured on a digital head at the default parameters, given the true total field (HARPERELLA: noise-free phase at an
 echo time of 0.5 ms; at 4 to 28 ms and 7 T it is 61 %). NRMSE of the local field, percent, over the region that the
 method keeps, over the part of it that is 6 mm inside the brain, and over the whole brain with zero where nothing is
-kept; the part of the brain that is kept. Defaults were chosen at 1.5 mm and 3 T, B0 along z; the other columns are the region's
-error there and for other sampling. The last column is CPU time at 160^3, 22 % of it brain.
+kept; the part of the brain that is kept. Defaults were chosen at 1.5 mm and 3 T, B0 along z; the other columns are the
+error over the region there and for other sampling. The last column is CPU time at 160^3, 22 % of it brain.
 
 =========== ====== ====== ====== ======= ========== ========== =========== ======
 1 mm, 7 T   region 6 mm   brain  kept, % 1.5 mm 3 T 25 degrees 1 x 1 x 3   CPU, s
