@@ -27,6 +27,9 @@ from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
 
 _PROGRAM = "qsmxt-step"
 
+#: Options of the command itself.
+_OWN_OPTIONS = ("output", "params", "b0_direction", "num_threads", "help")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
@@ -78,9 +81,16 @@ def build_parser(method: CataloguedMethod) -> Parser:
     parser.add(output, "--num-threads", type=int, default=None, metavar="N", help="threads (default: all processors)")
     group = parser.add_argument_group("parameters")
     for declared in method.declarations:
-        for option, keywords in setting_arguments(f"--{hyphened(declared.name)}", (declared.name,), declared):
+        name = parameter_option(method, declared.name)
+        for option, keywords in setting_arguments(name, (declared.name,), declared):
             parser.add(group, option, **keywords)
     return parser
+
+
+def parameter_option(method: CataloguedMethod, name: str) -> str:
+    """The option of a parameter; the method's key in front keeps it apart from an array or option of that name."""
+    taken = {*method.consumes, *method.optional, *_OWN_OPTIONS}
+    return f"--{hyphened(method.key)}-{hyphened(name)}" if name in taken else f"--{hyphened(name)}"
 
 
 def _add_array(parser: Parser, group: Any, artifact: Artifact, *, required: bool) -> None:

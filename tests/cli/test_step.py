@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from qsmxt.cli.step import build_parser, main
+from qsmxt.cli.step import build_parser, main, parameter_option
 from qsmxt.geometry import Grid
 from qsmxt.registry.catalogue import catalogue, find
 from qsmxt.registry.methods import lookup
@@ -89,11 +89,17 @@ def test_errors_name_the_offender(words, code, message, capsys):
 
 def test_every_method_has_a_parser_with_all_its_arrays_and_parameters():
     for stage, methods in catalogue().items():
-        for key in methods:
+        for key, method in methods.items():
             options = build_parser(find(stage, key)).format_help()
-            for name in (*methods[key].consumes, *(p.name for p in methods[key].declarations)):
-                option = name.replace("_", "-")
-                assert f"--{option}" in options or f"--no-{option}" in options, f"{stage}.{key}: {name}"
+            wanted = [f"--{name.replace('_', '-')}" for name in method.consumes]
+            wanted += [parameter_option(method, declared.name) for declared in method.declarations]
+            for option in wanted:
+                assert f"{option} " in options or f"--no-{option[2:]}" in options, f"{stage}.{key}: {option}"
+
+
+def test_a_parameter_named_like_an_array_keeps_apart():
+    method = find("referencing", "region")
+    assert "labels" in method.consumes and parameter_option(method, "labels") == "--region-labels"
 
 
 def test_methods_of_a_stage_are_listed(capsys):
