@@ -59,7 +59,7 @@ def everything(dataset, tmp_path_factory):
     """A finished run that makes all outputs."""
     folder = tmp_path_factory.mktemp("all")
     arguments = [str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"), "--nprocs", "1"]
-    assert main([*arguments, "--skip-bids-validation", "--r2star", "--t2star", "--swi", *MASK]) == 0
+    assert main([*arguments, "--skip-bids-validation", "--r2star", "--t2star", "--swi", "--separation", *MASK]) == 0
     return folder
 
 
