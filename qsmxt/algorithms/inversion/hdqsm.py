@@ -26,6 +26,7 @@ import numpy as np
 
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsoluteData, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -35,7 +36,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class HDQSMParameters:
     """Parameters of :func:`hdqsm`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     knee: float = parameter(3e-3, unit="ppm", above=0, help="data error above which the first stage sees an outlier")
     discrepancy: float = parameter(0.03, unit="ppm", above=0, help="data error that halves a squared weight")
     penalty: float = parameter(
@@ -55,7 +59,7 @@ class HDQSMParameters:
     produces=("chi",),
     parameters=HDQSMParameters,
     references=("lambert2022",),
-    sentence="Susceptibility was computed by HD-QSM (weight {weight:g}).",
+    sentence="Susceptibility was computed by HD-QSM (weight {weight}).",
     cost=Cost(bytes_per_voxel=90, seconds_per_megavoxel=6),
 )
 def hdqsm(
@@ -71,7 +75,8 @@ def hdqsm(
     """Susceptibility (ppm) from the local field (ppm) in two stages; see the module."""
     domain = Domain.around("local_field", local_field, mask, grid)
     weights = domain.weights_or_mask(field_noise, magnitude)
-    rho = parameters.penalty * parameters.weight
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    rho = parameters.penalty * weight
     solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)
     first = AbsoluteData(domain.field, weights * np.float32(parameters.knee), DATA_PENALTY)
     solver.start(first)

@@ -25,6 +25,7 @@ import numpy as np
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsolutePhaseData, Splitting
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -34,7 +35,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class L1QSMParameters:
     """Parameters of :func:`l1qsm`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     knee: float = parameter(3e-3, unit="ppm", above=0, help="data error above which a voxel is an outlier")
     penalty: float = parameter(
         100.0, unit="mm/ppm", above=0, help="ADMM penalty over weight; changes the speed, hardly the map"
@@ -55,7 +59,7 @@ class L1QSMParameters:
     produces=("chi",),
     parameters=L1QSMParameters,
     references=("milovic2022",),
-    sentence="Susceptibility was computed by L1-QSM (weight {weight:g}, knee {knee:g} ppm).",
+    sentence="Susceptibility was computed by L1-QSM (weight {weight}, knee {knee:g} ppm).",
     cost=Cost(bytes_per_voxel=90, seconds_per_megavoxel=6),
 )
 def l1qsm(
@@ -74,7 +78,8 @@ def l1qsm(
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= np.float32(parameters.knee) * scale
-    rho = parameters.penalty * parameters.weight
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    rho = parameters.penalty * weight
     solver = Splitting(domain, Shrinkage(domain.grid), float(scale) / parameters.penalty, rho, DATA_PENALTY)
     data = AbsolutePhaseData(domain.field * scale, weights, DATA_PENALTY)
     solver.start(data)

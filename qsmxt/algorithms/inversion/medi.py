@@ -38,6 +38,7 @@ from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain, combined, filtered
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise, reject_outliers
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -47,7 +48,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class MEDIParameters:
     """Parameters of :func:`medi`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     edges: float = parameter(0.3, at_least=0, below=1, help="share of magnitude differences that count as edges")
     smv_radius: float = parameter(0.0, unit="mm", at_least=0, help="radius of the spherical mean filter; 0: none")
     merit: bool = parameter(False, help="lower the weight of voxels that do not fit")
@@ -70,7 +74,7 @@ class MEDIParameters:
     produces=("chi",),
     parameters=MEDIParameters,
     references=("liu2011medi", "liu2018medi0"),
-    sentence="Susceptibility was computed by morphology-enabled dipole inversion (weight {weight:g}, edges {edges:g}).",
+    sentence="Susceptibility was computed by morphology-enabled dipole inversion (weight {weight}, edges {edges:g}).",
     cost=Cost(bytes_per_voxel=110, seconds_per_megavoxel=4),
 )
 def medi(
@@ -96,7 +100,8 @@ def medi(
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights *= weights
     edges = edge_mask(combined(magnitude, domain), domain.mask, domain.grid, parameters.edges)
-    problem = Problem(domain.grid, field * scale, weights, convolution, edges, scale, parameters.weight)
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise)
+    problem = Problem(domain.grid, field * scale, weights, convolution, edges, scale, weight)
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
     chi = minimise(
         problem,

@@ -29,6 +29,7 @@ import numpy as np
 
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.second_order import SecondOrder
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, PhaseData, Splitting
 from qsmxt.geometry import Grid
@@ -39,7 +40,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class NLTGVParameters:
     """Parameters of :func:`nltgv`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the first-order term; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the first-order term; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     curvature: float = parameter(2.0, unit="mm", above=0, help="weight of the second-order term over that of the first")
     penalty: float = parameter(
         100.0, unit="mm/ppm", above=0, help="ADMM penalty over weight; changes the speed, hardly the map"
@@ -61,7 +65,7 @@ class NLTGVParameters:
     parameters=NLTGVParameters,
     references=("milovic2018",),
     sentence=(
-        "Susceptibility was computed with nonlinear total generalised variation (FANSI, weight {weight:g}, curvature "
+        "Susceptibility was computed with nonlinear total generalised variation (FANSI, weight {weight}, curvature "
         "{curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=15),
@@ -83,7 +87,8 @@ def nltgv(
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= weights
     prior = SecondOrder(domain.grid, parameters.curvature)
-    rho = parameters.penalty * parameters.weight
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    rho = parameters.penalty * weight
     solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, DATA_PENALTY)
     data = PhaseData(domain.field * scale, weights, DATA_PENALTY)
     solver.start(data)

@@ -26,6 +26,7 @@ import numpy as np
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, PhaseData, Splitting
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -35,7 +36,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class NLTVParameters:
     """Parameters of :func:`nltv`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     penalty: float = parameter(
         100.0, unit="mm/ppm", above=0, help="ADMM penalty over weight; changes the speed, hardly the map"
     )
@@ -55,7 +59,7 @@ class NLTVParameters:
     produces=("chi",),
     parameters=NLTVParameters,
     references=("milovic2018",),
-    sentence="Susceptibility was computed with nonlinear total-variation regularisation (FANSI, weight {weight:g}).",
+    sentence="Susceptibility was computed with nonlinear total-variation regularisation (FANSI, weight {weight}).",
     cost=Cost(bytes_per_voxel=90, seconds_per_megavoxel=6),
 )
 def nltv(
@@ -75,7 +79,8 @@ def nltv(
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= weights
     prior = Shrinkage(domain.grid)
-    rho = parameters.penalty * parameters.weight
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    rho = parameters.penalty * weight
     solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, DATA_PENALTY)
     data = PhaseData(domain.field * scale, weights, DATA_PENALTY)
     solver.start(data)

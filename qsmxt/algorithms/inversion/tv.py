@@ -26,9 +26,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -38,7 +38,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class TVParameters:
     """Parameters of :func:`tv`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     penalty: float = parameter(
         100.0,
         above=0,
@@ -59,7 +62,7 @@ class TVParameters:
     parameters=TVParameters,
     references=("bilgic2014tv",),
     sentence=(
-        "Susceptibility was computed with total-variation regularisation (weight {weight:g}) by the alternating "
+        "Susceptibility was computed with total-variation regularisation (weight {weight}) by the alternating "
         "direction method of multipliers."
     ),
     cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=1.5),
@@ -76,43 +79,13 @@ def tv(
     """Susceptibility (ppm) from the local field (ppm) with a total-variation prior; see the module."""
     domain = Domain.around("local_field", local_field, mask, grid)
     weights = domain.weights(field_noise)
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    limits = parameters.iterations, parameters.tolerance
     if weights is None:
-        chi = _plain(domain, parameters, progress)
-    else:
-        chi = _weighted(domain, weights, parameters, progress)
-    return domain.finish(chi)
-
-
-def _plain(domain: Domain, parameters: TVParameters, progress: Progress | None) -> np.ndarray:
-    grid, rho = domain.grid, parameters.penalty * parameters.weight
-    dipole = domain.dipole()
-    gain = np.float32(rho) * kernels.negative_laplacian(grid)
-    gain += dipole * dipole
-    gain[0, 0, 0] = 1
-    data = fourier.forward(domain.field)
-    scale(data, dipole / gain)
-    gain = np.float32(rho) / gain
-    gain[0, 0, 0] = 0
-    del dipole
-    shrinkage = Shrinkage(grid)
-    chi = fourier.inverse(data.copy(), grid.shape)
-    right = np.empty(grid.shape, dtype=np.float32)
-    for iteration in range(parameters.iterations):
-        shrinkage.step(chi, 1 / parameters.penalty, right)
-        spectrum = fourier.forward(right)
-        update(spectrum, gain, data)
-        old, chi = chi, fourier.inverse(spectrum, grid.shape)
-        if progress:
-            progress((iteration + 1) / parameters.iterations)
-        if change(chi, old) < parameters.tolerance:
-            break
-    return chi
-
-
-def _weighted(domain: Domain, weights: np.ndarray, parameters: TVParameters, progress: Progress | None) -> np.ndarray:
-    rho = parameters.penalty * parameters.weight
+        return domain.finish(total_variation(domain, weight, parameters.penalty, *limits, progress))
     weights *= weights
+    rho = parameters.penalty * weight
     solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)
     data = SquaredData(domain.field, weights, DATA_PENALTY)
     solver.start(data)
-    return solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
+    return domain.finish(solver.iterate(data, *limits, progress))

@@ -27,6 +27,7 @@ from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain, scale
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import PhaseData, Splitting
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -36,7 +37,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class WHQSMParameters:
     """Parameters of :func:`whqsm`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     harmonic_weight: float = parameter(150.0, unit="mm^4", above=0, help="how strictly the remnant is harmonic")
     harmonic_penalty: float = parameter(3.0, unit="mm^4", above=0, help="ADMM penalty of the harmonic split")
     penalty: float = parameter(
@@ -97,7 +101,7 @@ class _HarmonicData:
     parameters=WHQSMParameters,
     references=("milovic2019",),
     sentence=(
-        "Susceptibility was computed by weak-harmonic QSM (weight {weight:g}, harmonic weight {harmonic_weight:g})."
+        "Susceptibility was computed by weak-harmonic QSM (weight {weight}, harmonic weight {harmonic_weight:g})."
     ),
     cost=Cost(bytes_per_voxel=120, seconds_per_megavoxel=12),
 )
@@ -117,7 +121,8 @@ def whqsm(
     scale_ = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= weights
-    rho = parameters.penalty * parameters.weight
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
+    rho = parameters.penalty * weight
     prior = Shrinkage(domain.grid)
     solver = Splitting(domain, prior, float(scale_) / parameters.penalty, rho, parameters.data_penalty)
     fit = PhaseData(domain.field * scale_, weights, parameters.data_penalty)
