@@ -241,7 +241,8 @@ def test_zero_outside_the_mask(method: Method):
     for name, value in plain(method.name).items():
         if name in MASKED:
             assert not value[..., ~mask].any(), name
-            assert value[..., mask].any(), name
+            if not name.endswith("_noise"):  # the phantom has none, so an estimate may be exactly zero
+                assert value[..., mask].any(), name
 
 
 @pytest.mark.parametrize("method", cases("untouched"))
