@@ -12,8 +12,9 @@ every method of this folder that has one:
     .. math:: \zeta = \log\frac{\overline{|F\chi|}_{|D| < 0.085}}{\overline{|F\chi|}_{|D| > 0.3}}
 
     falls with the weight; the weight at which it is -0.15 is found by bisection. On digital heads (1.5 mm; 0, 0.9 and
-    3 ppb of noise; B0 along the axis or at 25 degrees) the best weights had -0.10 to -0.19; NRMSE of TV with the chosen weight 25.3,
-    25.7 and 34.8 %, with the best 24.7, 25.6 and 31.6 %, at 25 degrees 28.2, 28.7, 36.4 and 28.2, 28.7, 32.8 %.
+    3 ppb of noise; B0 along the axis or at 25 degrees) the best weights had -0.10 to -0.19; NRMSE of TV with the
+    chosen weight 25.3, 25.7 and 34.8 %, with the best 24.7, 25.6 and 31.6 %, at 25 degrees 28.2, 28.7, 36.4 and 28.2,
+    28.7, 32.8 %.
 ``discrepancy``
     The largest weight whose residual :math:`\|D\chi - f\|` in the mask does not exceed that expected from
     ``field_noise``; the smallest on trial if even that one does.

@@ -55,6 +55,8 @@ class Splitting:
         Penalties of the prior and of the data split.
     dipole
         Half spectrum of the dipole; the continuous one if ``None``.
+    symbol
+        Half spectrum of the prior's operator times its adjoint; that of the gradient if ``None``.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class Splitting:
         rho: float,
         mu: float,
         dipole: np.ndarray | None = None,
+        symbol: np.ndarray | None = None,
     ) -> None:
         grid = domain.grid
         self.grid = grid
         self.prior, self.threshold = prior, threshold
         self.dipole = domain.dipole() if dipole is None else dipole
-        denominator = np.float32(rho) * kernels.negative_laplacian(grid)
+        denominator = np.float32(rho) * (kernels.negative_laplacian(grid) if symbol is None else symbol)
         denominator += np.float32(mu) * self.dipole * self.dipole
         denominator[0, 0, 0] = np.inf
         self._gain = np.float32(rho) / denominator
@@ -110,6 +113,10 @@ class SquaredData:
 
     def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float) -> None:
         self._arguments = (field, weights, np.float32(mu), np.zeros(field.shape, dtype=np.float32))
+
+    def reweight(self, weights: np.ndarray) -> None:
+        """Other weights from now on."""
+        self._arguments = (self._arguments[0], weights, *self._arguments[2:])
 
     def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
         parallel.run(_squared, predicted.shape[0], predicted, *self._arguments, target)
