@@ -93,6 +93,29 @@ def abdomen_real_imag(real_data: Path, root: Path, *, cartesian: bool = True) ->
     return root
 
 
+def head_ge(real_data: Path, root: Path, echo_times: tuple[float, ...] = (0.004608, 0.006912, 0.009216)) -> Path:
+    """Whole head by GE, from its magnitude and the field map of the scanner, as GE would store the echoes.
+
+    GE delivers this scan as a field map in Hz. Its phase is :math:`-2\\pi f\\,TE` (GE stores the conjugate), wrapped,
+    in milliradians, with :math:`\\pi` in every second slice (a shift of k-space that GE leaves undone).
+    """
+    start(root, "head, GE")
+    folder = real_data / "head-ge-b0map-invivo" / "Ref"
+    magnitude = nib.load(folder / "GE_6_CV_Neuro_HH_Adv.nii")
+    field = np.asanyarray(nib.load(folder / "GE_6_CV_Neuro_HH_Adv_fieldmaphz.nii").dataobj)
+    metadata = json.loads((folder / "GE_6_CV_Neuro_HH_Adv.json").read_text())
+    metadata = {key: metadata[key] for key in _KEPT if key in metadata}
+    alternation = np.pi * (np.arange(field.shape[2]) % 2)
+    for number, time in enumerate(echo_times, start=1):
+        phase = np.angle(np.exp(1j * (alternation - 2 * np.pi * field * time)))
+        for part, values in (("mag", magnitude.get_fdata()), ("phase", np.rint(1000 * phase))):
+            path = root / "sub-ge" / "anat" / f"sub-ge_echo-{number}_part-{part}_MEGRE.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(values.astype(np.int16), magnitude.affine), path)
+            _write_sidecar(path, {**metadata, "EchoTime": time}, part)
+    return root
+
+
 def phantom_philips(real_data: Path, root: Path) -> Path:
     """Phantom, dual echo; phase in radians through the slope."""
     start(root, "phantom, Philips")

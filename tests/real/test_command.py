@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from qsmxt.constants import hz_per_ppm
 from tests.real import arrange
 
 
@@ -52,6 +53,19 @@ def test_map_keeps_the_grid_of_the_input(crop):
     (path,) = out.glob("**/*_Chimap.nii.gz")
     assert nib.load(path).shape == source.shape
     np.testing.assert_allclose(nib.load(path).affine, source.affine, atol=1e-5)
+
+
+def test_field_of_a_head_by_ge_is_that_of_its_scanner(real_data, tmp_path):
+    """Sign, scale and alternation of GE: the total field is the field map that the scanner computed itself."""
+    bids = arrange.head_ge(real_data, tmp_path / "bids")
+    out = _run(bids, tmp_path)
+    scanner = np.asanyarray(
+        nib.load(real_data / "head-ge-b0map-invivo" / "Ref" / "GE_6_CV_Neuro_HH_Adv_fieldmaphz.nii").dataobj
+    )
+    found = hz_per_ppm(3.0) * _map(out, "**/*_desc-totalfield_T2starw.nii.gz")
+    reliable = _map(out, "**/*_desc-reliable_mask.nii.gz") > 0
+    assert np.median(np.abs(found - scanner)[reliable]) < 1.0
+    assert np.percentile(np.abs(found - scanner)[reliable], 99) < 5.0
 
 
 def test_liquid_of_a_phantom_is_uniform(real_data, tmp_path):
