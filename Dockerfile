@@ -1,6 +1,7 @@
 # QSMxT as a BIDS App: docker run --rm -v BIDS:/data:ro -v OUT:/out IMAGE /data /out participant -w /tmp/work
 # Any user, read-only root and no network will do; only /out, the work folder and /tmp are written to.
-# Without network at build time: --build-arg TEMPLATE= leaves the template out.
+# The template is fetched at build time, unless a folder "templateflow" beside this file holds it;
+# --build-arg TEMPLATE= leaves it out.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -11,8 +12,10 @@ ENV PATH=/opt/qsmxt/bin:$PATH
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY qsmxt qsmxt
-RUN pip install --no-cache-dir -c constraints.txt . \
-    && pip uninstall -y pip
+# tests and sample data of libraries are never used: a sixth of the image
+RUN pip install --no-cache-dir -c constraints.txt '.[validator]' \
+    && pip uninstall -y pip \
+    && find /opt/qsmxt -type d \( -name tests -o -name sample_data \) -prune -exec rm -rf {} +
 
 FROM build AS kernels
 # Kernels are compiled for any processor of the architecture by running the program on a small digital head.
@@ -37,7 +40,9 @@ FROM build AS templates
 ARG TEMPLATE=MNI152NLin2009cAsym
 ENV TEMPLATEFLOW_HOME=/opt/templateflow
 WORKDIR /tmp
-RUN python3 -c "import templateflow" \
+COPY README.md templateflo[w] /opt/templateflow/
+RUN rm /opt/templateflow/README.md \
+    && python3 -c "import templateflow" \
     && if [ -n "${TEMPLATE}" ]; then \
         python3 -c "import sys; from qsmxt.external.templates import find_template as f; f(sys.argv[1], [])" "${TEMPLATE}"; \
     fi \

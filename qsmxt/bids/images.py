@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import io
+import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,11 @@ GRID_TOLERANCE = 0.05
 
 #: Angle between the frames of sform and qform (degrees) above which they count as different.
 FRAME_TOLERANCE = 1.0
+
+#: The deflate format never shrinks anything more than this.
+MOST_COMPRESSION = 1032
+
+_HEADER_BYTES = 348
 
 _CODE_NAMES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI152", 5: "template"}
 
@@ -56,15 +65,66 @@ def open_image(path: Path) -> Any:
         ) from None
     if not isinstance(image, nibabel.Nifti1Pair):
         raise InputError(f"{path}: expected a NIfTI image, found {type(image).__name__}; convert it")
-    _check_length(path, image)
+    _check_length(path, image.shape, _announced_bytes(image.header))
     return image
 
 
 def read_header(path: Path) -> Header:
     """Geometry of the 3-D image in ``path``; errors as in :func:`open_image`, or if it is not one volume."""
-    image = open_image(path)
-    affine, notes = choose_affine(image.header)
-    return Header(path, volume_shape(path, image.shape), affine, tuple(f"{path.name}: {note}" for note in notes))
+    start = _plain_start(path)
+    found = None if start is None else _described(start)
+    if found is None:
+        found = _Described.of(open_image(path).header)
+    else:
+        _check_length(path, found.shape, found.bytes)
+    notes = tuple(f"{path.name}: {note}" for note in found.notes)
+    return Header(path, volume_shape(path, found.shape), found.affine, notes)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a header says: shape, length of the uncompressed file, affine, remarks."""
+
+    shape: tuple[int, ...]
+    bytes: int
+    affine: np.ndarray
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, header: Any) -> _Described:
+        affine, notes = choose_affine(header)
+        affine.setflags(write=False)
+        return cls(tuple(map(int, header.get_data_shape())), _announced_bytes(header), affine, tuple(notes))
+
+
+def _plain_start(path: Path) -> bytes | None:
+    """What decides about the geometry in the header of an ordinary NIfTI-1 file; ``None`` if it is none."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            start = stream.read(_HEADER_BYTES if path.suffix == ".nii" else 4096)
+        if path.suffix == ".gz":
+            start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, _HEADER_BYTES)
+    except (OSError, zlib.error):
+        return None
+    if len(start) != _HEADER_BYTES or int.from_bytes(start[:4], "little") != len(start) or start[344:] != b"n+1\0":
+        return None
+    kept = bytearray(len(start))
+    for part in (slice(0, 4), slice(40, 56), slice(70, 74), slice(76, 112), slice(252, 348)):
+        kept[part] = start[part]
+    return bytes(kept)
+
+
+@functools.lru_cache(maxsize=1024)
+def _described(start: bytes) -> _Described | None:
+    """What a header says, looked at once for all images of an acquisition; ``None`` if it is not sound."""
+    import nibabel
+
+    try:
+        return _Described.of(nibabel.Nifti1Header.from_fileobj(io.BytesIO(start)))
+    except Exception:
+        return None
 
 
 def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
@@ -182,34 +242,43 @@ def _check_content(path: Path) -> None:
         )
 
 
-def _check_length(path: Path, image: Any) -> None:
+def _announced_bytes(header: Any) -> int:
+    voxels = math.prod(map(int, header.get_data_shape()))
+    return int(header.get_data_offset()) + voxels * int(header.get_data_dtype().itemsize)
+
+
+def _check_length(path: Path, shape: Sequence[int], expected: int) -> None:
     """A truncated file has a sound header: compare the length it announces with the length there is."""
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     if path.name.endswith(".gz"):
         found = _uncompressed_length(path, expected)
     else:
         found = path.stat().st_size
     if found < expected:
         raise InputError(
-            f"{path}: expected {expected} bytes for {image.shape} voxels, found {found}: the file is truncated; "
+            f"{path}: expected {expected} bytes for {tuple(shape)} voxels, found {found}: the file is truncated; "
             "convert or copy it again"
         )
 
 
 def _uncompressed_length(path: Path, expected: int) -> int:
-    """Length of the content of a gzip file.
+    """Length of the content of a gzip file, counted up to ``expected``.
 
-    The last four bytes of a sound file hold it modulo 2^32; only if they disagree is the file read to its end.
+    The last four bytes of a sound file hold it modulo 2^32; only if they disagree is the file read. No file holds more
+    than :data:`MOST_COMPRESSION` times its own length.
     """
     with path.open("rb") as stream:
-        stream.seek(-4, 2)
+        stored = stream.seek(0, 2)
+        stream.seek(-min(4, stored), 2)
         announced = int.from_bytes(stream.read(4), "little")
+    most = MOST_COMPRESSION * stored
+    if expected > most:
+        return most
     if announced == expected % 2**32:
         return expected
     length = 0
     try:
         with gzip.open(path) as content:
-            while block := content.read(1 << 20):
+            while length < expected and (block := content.read(1 << 20)):
                 length += len(block)
     except (EOFError, OSError, zlib.error):
         pass

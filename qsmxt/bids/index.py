@@ -19,7 +19,13 @@ from qsmxt.errors import InputError, MissingInputError, SelectionError
 _IGNORED = ("code", "stimuli", "sourcedata", "models", "derivatives")
 _HIDDEN = re.compile(r"/\.")
 
+#: Folders in which gradient echoes of the anatomy lie (``swi`` was proposed for BIDS and is in use).
+DATATYPES = ("anat", "swi")
+
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+
+#: The entities that a layout is asked about; more would cost time for every file.
+_FEW_ENTITIES = Path(__file__).parents[1] / "data" / "pybids.json"
 
 #: So many labels are spelled out in a message.
 _LABELS_SHOWN = 20
@@ -113,11 +119,11 @@ def list_images(
 
 
 def _layout(root: Path, subjects: Sequence[str], all_subjects: bool) -> Any:
-    ignore: list[Any] = [*_ignored_folders(), _HIDDEN]
-    if not all_subjects:
-        wanted = "|".join(re.escape(label) for label in subjects)
-        ignore.append(re.compile(rf"^/sub-(?!(?:{wanted})(?:[/_]|$))"))
-    return _bids_layout(root, ignore)
+    """Layout of the images where BIDS wants them; links that lead back into the dataset are not followed round it."""
+    wanted = r"[A-Za-z0-9+]+" if all_subjects else f"(?:{'|'.join(re.escape(label) for label in subjects)})"
+    image = r"[^/.][^/]*\.nii(?:\.gz)?"
+    place = rf"sub-{wanted}(?:/ses-[^/]+)?(?:/(?:{'|'.join(DATATYPES)})(?:/{image})?)?"
+    return _bids_layout(root, [re.compile(rf"^/(?!{place}$)")], config=[str(_FEW_ENTITIES)])
 
 
 def _shared_layout(root: Path, database: Path) -> Any:
@@ -146,13 +152,13 @@ def _holds_index(database: Path) -> bool:
     return any(database.glob("*.sqlite"))
 
 
-def _bids_layout(root: Path, ignore: list[Any], database: Path | None = None) -> Any:
+def _bids_layout(root: Path, ignore: list[Any], database: Path | None = None, config: list[str] | None = None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
         indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-        return BIDSLayout(str(root), validate=False, indexer=indexer, database_path=database)
+        return BIDSLayout(str(root), validate=False, indexer=indexer, database_path=database, config=config)
 
 
 def _ignored_folders() -> list[re.Pattern[str]]:

@@ -19,15 +19,12 @@ from typing import Any
 from qsmxt.bids.acquisition import check_unit
 from qsmxt.bids.entities import in_order, is_label, parse_name, stem, strip_prefix
 from qsmxt.bids.filters import matches, qsm_filter, t1w_filter
-from qsmxt.bids.index import choose_subjects, dataset_root, list_images, quoted
+from qsmxt.bids.index import DATATYPES, choose_subjects, dataset_root, list_images, quoted
 from qsmxt.bids.metadata import Sidecars, echo_time, magnetic_field_strength
 from qsmxt.bids.units import EchoFiles, ProcessingUnit, Rejected, Selection
 from qsmxt.errors import InputError, MissingInputError, QSMxTError, SelectionError
 
 __all__ = ["EchoFiles", "ProcessingUnit", "Rejected", "Selection", "find_units"]
-
-#: Folders in which gradient echoes of the anatomy lie (``swi`` was proposed for BIDS and is in use).
-DATATYPES = ("anat", "swi")
 
 #: Suffixes whose signal is a spin echo, in which the phase of the field is refocused.
 SPIN_ECHO_SUFFIXES = ("MESE", "T2w", "FLAIR", "PDT2", "inplaneT2")

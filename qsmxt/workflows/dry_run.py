@@ -44,6 +44,12 @@ def total_seconds(item: Prepared) -> float:
     return sum(estimate.cpu_seconds for estimate in estimate_plan(item.plan, item.size, saved).values())
 
 
+def peak_memory(item: Prepared) -> float:
+    """Memory of the dearest node of a unit, GB."""
+    saved = [name for output in item.plan.outputs() for name in item.plan.saved(output)]
+    return max(estimate.mem_gb for estimate in estimate_plan(item.plan, item.size, saved).values())
+
+
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 2:
