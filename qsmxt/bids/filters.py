@@ -39,7 +39,22 @@ def load_filter_file(path: str | Path) -> dict[str, dict[str, Any]]:
         if not isinstance(wanted, dict):
             raise InputError(f"{path}: {query}: expected an object of entities, found {wanted!r}; see the BIDS filters")
         filters[query] = {long_name(name): value for name, value in wanted.items()}
+        if wanted.get("regex_search"):
+            _check_expressions(path, query, wanted)
     return filters
+
+
+def _check_expressions(path: str | Path, query: str, wanted: Mapping[str, Any]) -> None:
+    for value in wanted.values():
+        for text in value if isinstance(value, list) else [value]:
+            if text is None or text == "*":
+                continue
+            try:
+                re.compile(str(text))
+            except (re.error, RecursionError, OverflowError) as error:
+                raise InputError(
+                    f"{path}: {query}: expected a regular expression, found {str(text)[:80]!r} ({error}); correct it"
+                ) from None
 
 
 def qsm_filter(filters: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from typing import Any
 from qsmxt.bids.entities import parse_name
 from qsmxt.errors import InputError, MissingInputError
 
+#: Bytes of a JSON file beyond which it cannot be metadata.
+LARGEST_JSON = 50_000_000
+
 #: Echo times above this (s) can only be milliseconds: no gradient echo survives a second.
 LONGEST_ECHO_TIME = 1.0
 
@@ -34,6 +37,13 @@ def read_json(path: Path) -> dict[str, Any]:
         If it is not JSON, or not an object.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")
+        if path.stat().st_size > LARGEST_JSON:
+            raise InputError(
+                f"{path}: expected at most {LARGEST_JSON // 10**6} MB of metadata, found {path.stat().st_size} bytes; "
+                "repair the file"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MissingInputError(
@@ -46,6 +56,9 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected valid JSON, found a fault at line {error.lineno}, column {error.colno} "
             f"({error.msg}); repair the file"
         ) from None
+    except (ValueError, RecursionError) as error:
+        found = "too deep a nesting" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"{path}: expected metadata in JSON, found {found}; repair the file") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}; repair the file")
     return values
@@ -87,7 +100,10 @@ class Sidecars:
 
     def _json_files(self, folder: Path) -> list[tuple[dict[str, str], str, Path]]:
         if folder not in self._folders:
-            paths = [path for path in folder.iterdir() if path.name.endswith(".json")]
+            try:
+                paths = [path for path in folder.iterdir() if path.name.endswith(".json")]
+            except OSError as error:
+                raise MissingInputError(f"{folder}: expected a readable folder, found {error.strerror}") from None
             self._folders[folder] = [(*parse_name(path.name)[:2], path) for path in paths]
         return self._folders[folder]
 
@@ -140,6 +156,10 @@ def _first(key: str, sources: tuple[Mapping[str, Any], ...]) -> Any:
 
 
 def _number(image: Path, key: str, expected: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{image}: {key}: expected {expected}, found {value!r}; correct the JSON sidecar")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{image}: {key}: expected {expected}, found {repr(value)[:80]}; correct the JSON sidecar")
+    return number

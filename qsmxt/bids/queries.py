@@ -10,6 +10,7 @@ A faulty unit does not stop the others: it is returned as :class:`Rejected` with
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ SPIN_ECHO_SUFFIXES = ("MESE", "T2w", "FLAIR", "PDT2", "inplaneT2")
 
 #: Suffixes of gradient echoes, worth a remark if their phase is missing.
 GRADIENT_ECHO_SUFFIXES = ("MEGRE", "T2starw", "GRE", "swi")
+
+logger = logging.getLogger("qsmxt")
 
 _PHASE_PARTS = ("phase", "real", "imag")
 _PARTS = {None: "magnitude", "mag": "magnitude", "phase": "phase", "real": "real", "imag": "imag"}
@@ -137,6 +140,9 @@ def find_units(
             units.append(unit)
         except QSMxTError as error:
             rejected.append(Rejected(group.name, group.subject, str(error)))
+        except Exception as error:  # nothing in a file may stop the other units
+            logger.debug("%s", group.name, exc_info=True)
+            rejected.append(Rejected(group.name, group.subject, f"{type(error).__name__}: {error}"[:300]))
     if not units and not rejected:
         raise SelectionError(
             f"{root}: expected gradient echoes with part-phase (or part-real and part-imag) in "
@@ -149,12 +155,11 @@ def find_units(
 def _describe(root: Path, path: Path) -> _Image | None:
     """What the name of an image says; ``None`` if it does not lie where its name says."""
     entities, suffix, extension = parse_name(path.name)
-    folders = path.relative_to(root).parts[:-1]
-    if len(folders) < 2 or folders[0] != f"sub-{entities.get('subject')}":
+    *folders, datatype = path.relative_to(root).parts[:-1] or [""]
+    named = [f"sub-{entities.get('subject')}"] + ([f"ses-{entities['session']}"] if "session" in entities else [])
+    if folders != named:
         return None
-    if "session" in entities and f"ses-{entities['session']}" not in folders:
-        return None
-    return _Image(path, folders[-1], entities, suffix, extension)
+    return _Image(path, datatype, entities, suffix, extension)
 
 
 def _of_sessions(images: list[_Image], sessions: Sequence[str] | None) -> list[_Image]:

@@ -189,8 +189,11 @@ def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     InputError
         If it has no header, or a row with another number of cells.
     """
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        lines = [line for line in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if line]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            lines = [line for line in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a table in UTF-8 with tabs, found {error}; save it as such") from None
     if not lines:
         raise InputError(f"{path}: expected a table with a header, found an empty file")
     columns = lines[0]

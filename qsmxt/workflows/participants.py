@@ -15,12 +15,12 @@ from qsmxt.bids.atomic import write_text
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
-from qsmxt.errors import OutputError, QSMxTError
+from qsmxt.errors import InputError, OutputError, QSMxTError
 from qsmxt.interfaces.base import quieten_nipype
-from qsmxt.workflows.estimate import Size, estimate_plan, size_of
+from qsmxt.workflows.estimate import Size, estimate_import, estimate_plan, size_of
 from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
-from qsmxt.workflows.resources import Resources
+from qsmxt.workflows.resources import Resources, memory_limit
 from qsmxt.workflows.segmentation import SegmentationPlan
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
 from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
@@ -59,12 +59,24 @@ def prepare(
     for unit in units:
         try:
             plan = plan_unit(unit, settings, derivatives)
-            prepared.append(Prepared(plan, size_of(unit), segment(unit) if segment is not None else None))
+            size = size_of(unit)
+            check_size(unit, size)
+            prepared.append(Prepared(plan, size, segment(unit) if segment is not None else None))
             for note in plan.notes:
                 logger.warning("%s", note)
         except QSMxTError as error:
             skipped.append(Outcome(unit.name, unit.subject, "skipped", str(error), exit_code=error.exit_code))
     return prepared, skipped
+
+
+def check_size(unit: ProcessingUnit, size: Size) -> None:
+    """Refuse a unit whose images alone need more memory than the machine has: headers can announce anything."""
+    needed, there = estimate_import(size).mem_gb, memory_limit() / 1e9
+    if needed > there:
+        raise InputError(
+            f"{unit.name}: expected images that fit into {there:.1f} GB of memory, found {size.echoes} echoes of "
+            f"{size.voxels:.3g} voxels, which need {needed:.3g} GB; crop them, or use a larger machine"
+        )
 
 
 def run_units(
