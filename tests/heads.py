@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,10 +64,10 @@ def write_subject(
     return written
 
 
-def contents(folder: Path, *, ignore: Sequence[str] = ()) -> dict[str, bytes]:
-    """Bytes of every file below ``folder`` whose path holds none of ``ignore``."""
+def contents(folder: Path, *, ignore: Sequence[str] = ()) -> dict[str, str]:
+    """Digest of every file below ``folder`` whose path holds none of ``ignore``; short, so that a difference prints."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part in path.as_posix() for part in ignore)
     }

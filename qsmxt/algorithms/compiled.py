@@ -95,9 +95,12 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Compile a function for slabs: no GIL, cached, contraction of multiply and add allowed.
 
     Options are numba's; ``fastmath`` defaults to ``{"contract", "reassoc", "nsz", "arcp"}``, which keeps NaN and Inf
-    meaningful.
+    meaningful. Kernels that call kernels take them in whole (``forceinline``): a call would reach whichever copy of the
+    callee the process got first, its own or that of the caller, which are rounded differently, so that a run that
+    compiles would differ in the last bit from one that reads the cache.
     """
     options.setdefault("fastmath", {"contract", "reassoc", "nsz", "arcp"})
     options.setdefault("error_model", "numpy")
+    options.setdefault("forceinline", True)
     compile_ = numba.njit(nogil=True, cache=CACHING, **options)
     return compile_ if function is None else compile_(function)

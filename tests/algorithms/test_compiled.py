@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,26 @@ def test_an_empty_read_only_cache_is_not_used(read_only: Path, tmp_path: Path, m
         path.unlink()
     compiled._choose_cache()
     assert compiled.os.environ.get("NUMBA_CACHE_DIR") != str(read_only)
+
+
+FIT = """
+import hashlib
+import numpy as np
+from qsmxt.algorithms.field.linear_fit import linear_fit
+from qsmxt.geometry import Grid
+rng = np.random.default_rng(0)
+times = np.array([0.005, 0.011, 0.017])
+phase = (rng.uniform(-900, 900, (6, 6, 7)) * times[:, None, None, None] + rng.normal(size=(3, 6, 6, 7))).astype("f4")
+maps = linear_fit(phase, rng.uniform(1, 9, phase.shape).astype("f4"), times, 3.0, Grid((6, 6, 7)))
+print(hashlib.sha256(b"".join(m.tobytes() for m in maps)).hexdigest())
+"""
+
+
+def test_a_run_that_compiles_has_the_bytes_of_one_that_reads_the_cache(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", FIT], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert len(runs[0].strip()) == 64
+    assert runs[0] == runs[1]
