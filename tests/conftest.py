@@ -22,3 +22,11 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real datasets are not beside this checkout")
     return REAL_DATA
+
+
+#: Folders whose files take longest. They come first, each file on one worker, so that all workers end together.
+LONG = ("tests/workflows/", "tests/cli/", "tests/real/", "tests/interfaces/", "tests/ship/", "tests/contracts/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
