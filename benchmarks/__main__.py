@@ -1,12 +1,12 @@
-"""``python -m benchmarks [accuracy] [chains] [speed] [--only TEXT]``: print the tables of the documentation."""
+"""``python -m benchmarks [accuracy] [chains] [speed] [scale] [faults]``: print the tables of the documentation."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import chains, heads, speed
+from benchmarks import chains, faults, heads, scale, speed
 
-PARTS = ("accuracy", "chains", "speed")
+PARTS = ("accuracy", "chains", "speed", "scale", "faults")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -54,6 +54,16 @@ def measure(only: str) -> None:
     )
 
 
+def plan_and_share(only: str) -> None:
+    """What scale costs."""
+    _print("Scale", ["what", "measured", "target"], [list(row) for row in scale.table(only)])
+
+
+def disturb(only: str) -> None:
+    """Runs that faults hit."""
+    _print("Faults", ["place", "what happened"], [list(row) for row in faults.table()])
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -61,7 +71,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(PARTS, (accuracy, compare, measure), strict=True):
+    for part, make in zip(PARTS, (accuracy, compare, measure, plan_and_share, disturb), strict=True):
         if part in parts:
             make(options.only)
 

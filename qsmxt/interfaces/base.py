@@ -51,10 +51,17 @@ class Interface(SimpleInterface):
 
 
 def use_threads(count: int) -> None:
-    """Let every library use ``count`` threads."""
+    """Let kernels, transforms, OpenMP and ITK use ``count`` threads.
+
+    Linear algebra keeps to one: the last digits of its sums depend on the number.
+    """
+    from threadpoolctl import threadpool_limits
+
     from qsmxt.algorithms import parallel
 
     parallel.set_thread_count(count)
+    threadpool_limits(limits=1, user_api="blas")
+    threadpool_limits(limits=count, user_api="openmp")
     os.environ["OMP_NUM_THREADS"] = str(count)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
 

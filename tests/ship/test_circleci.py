@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ def test_every_job_runs_and_every_reference_exists(config: dict[str, Any]) -> No
     assert set(calls) == set(config["jobs"])
     for call in calls.values():
         assert set(call.get("requires", [])) <= set(config["jobs"])
+
+
+def test_the_published_schema_accepts_it() -> None:
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed (extra: test)")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.circle-ci"]
+    done = subprocess.run([*command, str(ROOT / ".circleci/config.yml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_executors_and_parameters(config: dict[str, Any]) -> None:

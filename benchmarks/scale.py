@@ -1,0 +1,107 @@
+"""What scale costs: planning thousands of units, the start with one label, two processors against one.
+
+All are run as a user would run them; time is CPU time of the command and its workers unless it says otherwise, so
+that a busy machine does not matter. Speed-up and overhead need an idle machine with two processors.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+#: A mask that is quick and right for coarse heads.
+_MASK = ("--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain")
+
+
+def write_many(root: Path, subjects: int, echoes: int) -> None:
+    """A dataset of tiny images, ``subjects`` times the same bytes."""
+    root.mkdir(parents=True)
+    description = {"Name": "many", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(description), encoding="utf-8")
+    values = np.random.default_rng(0).integers(-2048, 2048, (8, 8, 8)).astype(np.int16)
+    content = gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), 1, mtime=0)
+    for subject in range(subjects):
+        folder = root / f"sub-{subject:05d}" / "anat"
+        folder.mkdir(parents=True)
+        for echo in range(1, echoes + 1):
+            facts = {"EchoTime": 0.004 * echo, "MagneticFieldStrength": 3.0}
+            for part, more in (("mag", {}), ("phase", {"Units": "arbitrary"})):
+                stem = f"sub-{subject:05d}_echo-{echo}_part-{part}_MEGRE"
+                (folder / f"{stem}.nii.gz").write_bytes(content)
+                (folder / f"{stem}.json").write_text(json.dumps({**facts, **more}), encoding="utf-8")
+
+
+def run(*arguments: object) -> tuple[float, float, float]:
+    """Wall s, CPU s and peak GB (of the largest process) of a command line of qsmxt."""
+    command = [sys.executable, "-m", "qsmxt", *map(str, arguments), "--skip-bids-validation"]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - began
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise RuntimeError(f"{' '.join(command)}: failed")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, cpu, usage.ru_maxrss * 1024 / 1e9
+
+
+def plan_thousands(folder: Path) -> tuple[str, str, str]:
+    """5,000 units, three echoes."""
+    write_many(folder / "five", 5000, 3)
+    wall, cpu, peak = run(folder / "five", folder / "out5", "participant", "--dry-run")
+    return "5,000 units planned", f"{wall:.0f} s ({cpu:.0f} s CPU), {peak:.2f} GB", "60 s, 1 GB"
+
+
+def start_one(folder: Path) -> tuple[str, str, str]:
+    """One label of 1,000 subjects: until the first result of a node."""
+    write_many(folder / "thousand", 1000, 5)
+    work = folder / "work1"
+    command = [
+        sys.executable, "-m", "qsmxt", str(folder / "thousand"), str(folder / "out1"), "participant",
+        "--participant-label", "00500", "-w", str(work), "--skip-bids-validation", "--nprocs", "2",
+    ]  # fmt: skip
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any(work.glob("qsmxt/*/fingerprint/_0x*")):
+        time.sleep(0.01)
+    wall = time.monotonic() - began
+    process.wait()
+    return "first node, one label of 1,000", f"{wall:.1f} s", "6 s"
+
+
+def share(folder: Path, subjects: int = 50) -> list[tuple[str, str, str]]:
+    """Heads of 64 x 64 x 64 on one processor and on two, CPU and wall."""
+    from qsmxt.phantom.dataset import write_bids
+
+    write_bids(folder / "fifty", subjects, voxel_size=(3.0, 3.0, 3.0), echo_times=(0.005, 0.011, 0.017), seed=0)
+    rows, walls = [], {}
+    for processes in (1, 2):
+        places = (folder / f"out{processes}p", "participant", "-w", folder / f"work{processes}p")
+        wall, cpu, _ = run(folder / "fifty", *places, "--nprocs", processes, "--omp-nthreads", 1, *_MASK)
+        walls[processes] = wall
+        rows.append((f"{subjects} heads, {processes} processors", f"{wall:.0f} s, {cpu:.0f} s CPU", ""))
+    return [*rows, ("speed-up of two processors", f"{walls[1] / walls[2]:.2f}", "1.8")]
+
+
+def table(only: str = "") -> list[tuple[str, str, str]]:
+    """All rows; ``only`` is ``plan``, ``start`` or ``share``."""
+    rows: list[tuple[str, str, str]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if only in "plan":
+            rows.append(plan_thousands(folder))
+        if only in "start":
+            rows.append(start_one(folder))
+        if only in "share":
+            rows += share(folder)
+    return rows
