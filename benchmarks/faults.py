@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,12 @@ class Place:
     def finished_nodes(self) -> int:
         """Nodes whose results lie in the work folder."""
         return sum(1 for _ in self.work.glob("qsmxt/*/*/result_*.pklz"))
+
+    def clear(self) -> None:
+        """Begin afresh, so that the next fault has something to disturb."""
+        for folder in (self.out, self.work):
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def finish(self) -> tuple[int, str]:
         """Run undisturbed; exit code and what was said."""
@@ -179,7 +186,7 @@ def inject(made: Place, name: str, moments: random.Random, nodes: int) -> str:
     while process.poll() is None and (made.finished_nodes() < target or not made.work.exists()):
         assert time.monotonic() < deadline, f"{name}: the run does not advance"
         time.sleep(0.02)
-    time.sleep(moments.uniform(0, 0.3))
+    time.sleep(moments.uniform(0, 0.2))
     hit = process.poll() is None
     if hit:
         (FAULTS | MOUNT_FAULTS)[name](made, process, moments)
@@ -220,6 +227,8 @@ def table(cases: int = 5, seed: int = 1, cache: Path | None = None) -> list[tupl
                 names = [*FAULTS, *(MOUNT_FAULTS if made.mounted else {})]
                 moments.shuffle(names)
                 for fault in names:
+                    if made.finished_nodes() >= nodes:
+                        made.clear()
                     rows.append((f"{case + 1}", inject(made, fault, moments, nodes)))
                     print(*rows[-1], flush=True)
                     check_visible(made, expected)
