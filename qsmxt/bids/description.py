@@ -30,6 +30,7 @@ IGNORED = (
     "references.txt",
     "template_description.json",
     "*.toml",
+    "prov",
 )
 
 

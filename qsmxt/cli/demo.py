@@ -60,10 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from qsmxt.cli.run import main as run
 
     out = folder / "derivatives"
+    handed_on = with_atlas(handed_on)
     code = run([str(folder / "bids"), str(out), "participant", "-w", str(folder / "work"), *handed_on])
     if code == 0 and "--dry-run" not in handed_on:
         print_scores(folder / "bids", out)
     return code
+
+
+def with_atlas(words: Sequence[str]) -> list[str]:
+    """The options for ``qsmxt``; regions come from the template of the head itself unless others are asked for."""
+    elsewhere = ("--atlas", "--template-dir", "--template_dir", "--seg-method", "--seg_method", "--config-file")
+    if "--segmentation" not in words or any(word.partition("=")[0] in elsewhere for word in words):
+        return list(words)
+    from qsmxt.phantom.template import ATLAS, TEMPLATE
+
+    return [*words, "--atlas", f"{TEMPLATE}:{ATLAS}"]
 
 
 def write_dataset(bids: Path, options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class ErrorStream(logging.StreamHandler):  # type: ignore[type-arg]
+    """Write to what is the standard error stream at the time, so that progress bars stay whole."""
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]
+        """The stream."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
 def start_logging(verbosity: int) -> None:
     """Messages to the standard error stream; nipype speaks only when asked to."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity + 1, 2)]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = ErrorStream()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logger.handlers[:] = [handler]
     logger.setLevel(level)
@@ -187,7 +201,8 @@ def process(
     threads = threads_per_node(resources, len(prepared))
     context = Context(options.bids_dir.resolve(), out_dir, version(), code_digest(), threads, work_dir)
     subjects = sorted({item.unit.subject for item in prepared} | {outcome.subject for outcome in skipped})
-    start_dataset(context, settings, subjects, run_facts(options))
+    facts = run_facts(options)
+    start_dataset(context, settings, subjects, facts)
     outcomes = list(skipped)
     try:
         if prepared:
@@ -197,7 +212,7 @@ def process(
                 raise OutputError(f"work folder {work_dir}: cannot be made ({error.strerror}); use -w") from None
             outcomes += run_units(prepared, settings, context, work_dir, resources)
     finally:
-        finish_dataset(context, subjects, outcomes)
+        finish_dataset(context, subjects, outcomes, facts)
     return outcomes
 
 
@@ -208,7 +223,7 @@ def run_facts(options: Options) -> dict[str, Any]:
     facts = {
         "version": __version__,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "bids_dir": str(options.bids_dir.resolve()),
         "out_dir": str(options.out_dir.resolve()),
         "work_dir": str(options.work_dir.resolve()),
@@ -218,13 +233,14 @@ def run_facts(options: Options) -> dict[str, Any]:
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:
-    """What became of every unit, the unhappy ones last, and the totals."""
+    """What became of every unit and what was made of it, the unhappy ones last, and the totals."""
     order = {"done": 0, "skipped": 1, "failed": 2}
     width = max((len(outcome.name) for outcome in outcomes), default=0)
     lines = []
     for outcome in sorted(outcomes, key=lambda o: (order[o.status], o.name)):
-        reason = f"  {outcome.reason}" if outcome.reason else ""
-        lines.append(f"{outcome.name:<{width}}  {outcome.status:<7}{reason}")
+        made = f"made {', '.join(outcome.made)}" if outcome.made else ""
+        told = "; ".join(text for text in (made, outcome.reason) if text)
+        lines.append(f"{outcome.name:<{width}}  {outcome.status:<7}  {told}".rstrip())
         lines += [f"{'':<{width}}           {path}" for path in outcome.crash_files]
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in order}
     lines.append(", ".join(f"{number} {status}" for status, number in counts.items()))

@@ -12,6 +12,9 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, isdefine
 from qsmxt.interfaces.base import Interface
 from qsmxt.interfaces.state import State, digest
 
+#: What is recorded of a step.
+_RECORDED = ("method", "parameters", "consumes", "optional", "produces")
+
 
 class WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     """A finished state and what to save of it."""
@@ -42,7 +45,8 @@ class WriteDerivatives(Interface):
     def execute(self, folder: str) -> None:
         """Write everything below ``folder``."""
         from qsmxt.bids.atomic import write_json
-        from qsmxt.bids.outputs import Derivatives, save_volume, sidecar
+        from qsmxt.bids.outputs import Derivatives, save_volume, sidecar, sources
+        from qsmxt.bids.provenance import makers
         from qsmxt.bids.units import ProcessingUnit
         from qsmxt.registry.artifacts import ARTIFACTS
 
@@ -50,6 +54,7 @@ class WriteDerivatives(Interface):
         unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
         derivatives = Derivatives(Path(folder) / "derivatives")
         files: dict[str, str] = {}
+        made_by = makers(unit.name, state.steps, self.inputs.version)
         for name in self.inputs.artifacts:
             steps = history(name, state.steps)
             path = derivatives.artifact(unit, name)
@@ -60,14 +65,15 @@ class WriteDerivatives(Interface):
                 method_records=[describe(step) for step in steps],
                 parameters=parameters_by_method(steps),
                 version=self.inputs.version,
-                extra=state.corrections,
+                extra={**state.corrections, **({"GeneratedBy": made_by[name]} if name in made_by else {})},
             )
             save_volume(
                 path, state.load(name), np.array(state.affine), unit_label=ARTIFACTS[name].unit, sidecar=metadata
             )
             files[name] = path.relative_to(derivatives.out_dir).as_posix()
         record = derivatives.logs(unit.subject) / f"{unit.name}_{self.inputs.label}.json"
-        write_json(record, make_record(unit, state, files, self.inputs.version))
+        values = make_record(unit, state, files, self.inputs.version)
+        write_json(record, {**values, "output": self.inputs.label, "sources": sources(unit, self.inputs.bids_dir)})
         fingerprint = digest(state.fingerprint, list(self.inputs.artifacts), self.inputs.code)
         self._results.update(folder=str(derivatives.out_dir), record=str(record), fingerprint=fingerprint)
 
@@ -83,7 +89,7 @@ def make_record(unit: Any, state: State, files: dict[str, str], version: str) ->
         "field_strength": unit.field_strength,
         "grid": state.grid,
         "files": files,
-        "steps": [{"method": step["method"], "parameters": step["parameters"]} for step in state.steps],
+        "steps": [{key: step[key] for key in _RECORDED if key in step} for step in state.steps],
         "notes": state.notes,
         "statistics": state.statistics,
     }

@@ -531,9 +531,19 @@ class _Writer:
 
         path = self.target.logs(self.unit.subject) / f"{self.unit.name}_segmentation.json"
         record = make_record(self.unit, self.state, self.files, self.inputs.version)
-        record |= {"steps": [], "notes": self.notes, "statistics": {"registration": self.anatomy.quality}}
+        record |= {
+            "output": "segmentation", "steps": [], "notes": self.notes, "parameters": self._parameters(),
+            "statistics": {"registration": self.anatomy.quality},
+        }  # fmt: skip
         write_json(path, record)
         return path
+
+    def _parameters(self) -> dict[str, Any]:
+        """What was chosen, without the places of files."""
+        names = {key: [item["name"] for item in self.plan[key]] for key in ("atlases", "precomputed", "rois")}
+        template = self.plan["template"]["name"] if self.plan["template"] else None
+        chosen = {key: self.plan[key] for key in ("method", "channels", "resolution", "iterations", "spaces")}
+        return {**chosen, **names, "template": template}
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.target.out_dir).as_posix()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qsmxt.errors import InputError
@@ -39,12 +39,21 @@ _LETTER = re.compile(r"\\(ss|ae|AE|oe|OE|aa|AA|o|O|l|L|i|j)(?![A-Za-z])\s*")
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its kind (``article``), key, fields by lower-case name in plain Unicode, authors as ``Family GN``."""
+    """One entry: its kind (``article``), key, fields by lower-case name in plain Unicode, authors as ``Family GN``.
+
+    ``raw`` holds the fields as they were written.
+    """
 
     kind: str
     key: str
     fields: dict[str, str]
     authors: tuple[str, ...] = ()
+    raw: dict[str, str] = field(default_factory=dict)
+
+    def bibtex(self) -> str:
+        """The entry as BibTeX."""
+        lines = [f"  {name} = {{{' '.join(value.split())}}}" for name, value in self.raw.items()]
+        return f"@{self.kind}{{{self.key},\n" + ",\n".join(lines) + "\n}\n"
 
     def text(self) -> str:
         """The reference in one line."""
@@ -113,7 +122,7 @@ class _Reader:
                     raise self._error(f"expected every key once, found {key!r} again")
                 raw = self._fields(closing)
                 fields = {name: plain_text(value) for name, value in raw.items()}
-                found[key] = Entry(kind, key, fields, _authors(raw.get("author", "")))
+                found[key] = Entry(kind, key, fields, _authors(raw.get("author", "")), raw)
         return found
 
     def _fields(self, closing: str) -> dict[str, str]:

@@ -12,6 +12,23 @@ from qsmxt.reports.bibliography import bibliography
 ALWAYS: tuple[str, ...] = ()
 
 
+#: Where regions come from, by the method of segmentation: sentence and references.
+SEGMENTATION: dict[str, tuple[str, tuple[str, ...]]] = {
+    "atlas": (
+        "Regions are those of the atlas {atlases} of the template {template}, carried over by rigid, affine and "
+        "diffeomorphic registration with ANTs.",
+        ("avants2008",),
+    ),
+    "precomputed": ("Regions were given: {precomputed}.", ()),
+    "synthseg": ("The T1-weighted image was segmented with SynthSeg.", ("billot2023",)),
+    "fastsurfer": ("The T1-weighted image was segmented with FastSurfer.", ("henschel2020",)),
+    "freesurfer": ("The T1-weighted image was segmented with FreeSurfer.", ("fischl2012",)),
+}
+
+#: References of templates and atlases, by a part of their name.
+TEMPLATES = {"MNI152": "ciric2022", "CIT168": "pauli2018"}
+
+
 def methods_text(records: Iterable[Mapping[str, Any]]) -> str:
     """A paragraph about what was done, one sentence a step, each sentence once."""
     sentences: dict[str, None] = {}
@@ -22,6 +39,8 @@ def methods_text(records: Iterable[Mapping[str, Any]]) -> str:
             sentence = step_sentence(step)
             if sentence:
                 sentences.setdefault(sentence)
+        if regions := segmentation_sentence(record):
+            sentences.setdefault(regions)
     opening = f"Data were processed with QSMxT {version}." if version else "Data were processed with QSMxT."
     return " ".join([opening, *sentences])
 
@@ -35,9 +54,34 @@ def step_sentence(step: Mapping[str, Any]) -> str:
         sentence = method.sentence.format(**step.get("parameters", {}))
     except (KeyError, IndexError, ValueError):
         sentence = method.sentence
-    known = [_label(key) for key in method.references if key in bibliography()]
+    return _with_citations(sentence, method.references)
+
+
+def segmentation_sentence(record: Mapping[str, Any]) -> str:
+    """Where the regions of a record of a segmentation come from; empty for any other record."""
+    parameters = record.get("parameters") or {}
+    known = SEGMENTATION.get(str(parameters.get("method"))) if record.get("output") == "segmentation" else None
+    if known is None:
+        return ""
+    lists = {key: ", ".join(map(str, parameters.get(key) or ())) for key in ("atlases", "precomputed")}
+    sentence = known[0].format(template=parameters.get("template"), **lists)
+    return _with_citations(sentence, segmentation_references(record))
+
+
+def segmentation_references(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of the references of a record of a segmentation."""
+    parameters = record.get("parameters") or {}
+    known = SEGMENTATION.get(str(parameters.get("method"))) if record.get("output") == "segmentation" else None
+    if known is None:
+        return ()
+    named = " ".join(map(str, [parameters.get("template"), *(parameters.get("atlases") or ())]))
+    return (*known[1], *(key for name, key in TEMPLATES.items() if name in named))
+
+
+def _with_citations(sentence: str, keys: Iterable[str]) -> str:
+    known = [_label(key) for key in keys if key in bibliography()]
     if known and sentence.endswith("."):
-        sentence = f"{sentence[:-1]} ({'; '.join(known)})."
+        return f"{sentence[:-1]} ({'; '.join(known)})."
     return sentence
 
 
@@ -62,6 +106,8 @@ def reference_keys(records: Iterable[Mapping[str, Any]]) -> list[str]:
             method = _method(step)
             for key in method.references if method else ():
                 keys.setdefault(key)
+        for key in segmentation_references(record):
+            keys.setdefault(key)
     return list(keys)
 
 
@@ -70,6 +116,19 @@ def references_text(records: Iterable[Mapping[str, Any]]) -> str:
     known = bibliography()
     lines = sorted(known[key].text() if key in known else key for key in reference_keys(records))
     return "".join(f"{line}\n" for line in lines)
+
+
+def references_bibtex(records: Iterable[Mapping[str, Any]]) -> str:
+    """The reference list as BibTeX, in alphabetical order of the keys."""
+    known = bibliography()
+    return "\n".join(known[key].bibtex() for key in sorted(reference_keys(records)) if key in known)
+
+
+def citation_text(records: Iterable[Mapping[str, Any]]) -> str:
+    """Methods paragraph and reference list in Markdown, ready for an article."""
+    records = list(records)
+    items = "".join(f"- {line}\n" for line in references_text(records).splitlines())
+    return f"# Methods\n\n{methods_text(records)}\n\n# References\n\n{items}"
 
 
 def _method(step: Mapping[str, Any]) -> Any:

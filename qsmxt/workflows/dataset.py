@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qsmxt.bids.atomic import write_text
 from qsmxt.bids.description import write_bidsignore, write_dataset_description, write_descriptions
 from qsmxt.bids.outputs import Derivatives
+from qsmxt.bids.provenance import Run, write_provenance
 from qsmxt.config import Settings, to_toml
 from qsmxt.errors import OutputError
 from qsmxt.reports.assemble import read_records, write_report
-from qsmxt.reports.citations import methods_text, references_text
+from qsmxt.reports.citations import citation_text, references_bibtex, references_text
 from qsmxt.reports.quality import write_quality_table
 from qsmxt.workflows.unit import Context
 from qsmxt.workflows.watch import Outcome
@@ -38,10 +40,15 @@ def start_dataset(context: Context, settings: Settings, subjects: Sequence[str],
         write_text(Derivatives(out_dir).logs(subject) / "qsmxt.toml", text)
 
 
-def finish_dataset(context: Context, subjects: Sequence[str], outcomes: Sequence[Outcome]) -> None:
-    """Write the pages of the subjects, the citations and the outcome; a failure here loses no map."""
+def finish_dataset(
+    context: Context, subjects: Sequence[str], outcomes: Sequence[Outcome], facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write provenance, the pages of the subjects, the citations and the outcome; a failure here loses no map."""
     out_dir = context.out_dir
+    facts = facts or {}
+    this = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     for subject in subjects:
+        _write_provenance(out_dir, subject, {o.name for o in outcomes if o.status == "done"}, this)
         problems = {o.name: o.reason for o in outcomes if o.subject == subject and o.status != "done"}
         try:
             write_report(out_dir, subject, problems)
@@ -52,12 +59,24 @@ def finish_dataset(context: Context, subjects: Sequence[str], outcomes: Sequence
     write_quality_table(out_dir, read_records(out_dir))
 
 
+def _write_provenance(out_dir: Path, subject: str, done: set[str], run: Run) -> None:
+    records = read_records(out_dir, subject)
+    for unit in sorted(done):
+        own = [record for record in records if record["unit"] == unit]
+        try:
+            if own:
+                write_provenance(out_dir, unit, own, run)
+        except Exception:
+            logger.exception("%s: the provenance could not be written", unit)
+
+
 def write_citations(out_dir: Path) -> None:
-    """``references.txt`` and ``logs/methods.md`` from all that ran into this dataset."""
+    """``references.txt``, ``logs/CITATION.md`` and ``logs/CITATION.bib`` from all that ran into this dataset."""
     records = read_records(out_dir)
     if records:
         write_text(out_dir / "references.txt", references_text(records))
-        write_text(out_dir / "logs" / "methods.md", f"{methods_text(records)}\n\n{references_text(records)}")
+        write_text(out_dir / "logs" / "CITATION.md", citation_text(records))
+        write_text(out_dir / "logs" / "CITATION.bib", references_bibtex(records))
 
 
 def _outcome_text(subject: str, outcomes: Sequence[Outcome]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qsmxt.config import Settings
 from qsmxt.workflows.estimate import estimate_plan
-from qsmxt.workflows.participants import Prepared
+from qsmxt.workflows.participants import Prepared, expected_seconds
+from qsmxt.workflows.progress import duration
 from qsmxt.workflows.watch import Outcome
 
 
@@ -14,8 +15,8 @@ def describe_plans(prepared: Sequence[Prepared], skipped: Sequence[Outcome], set
     """One block per unit, then what is skipped, then the totals."""
     blocks = [describe_plan(item) for item in prepared]
     blocks += [f"{outcome.name}: skipped\n  {outcome.reason}\n" for outcome in skipped]
-    seconds = sum(total_seconds(item) for item in prepared)
-    blocks.append(f"{len(prepared)} to do, {len(skipped)} skipped; about {_duration(seconds)} of processor time\n")
+    seconds = sum(expected_seconds(item) for item in prepared)
+    blocks.append(f"{len(prepared)} to do, {len(skipped)} skipped; about {duration(seconds)} of processor time\n")
     return "\n".join(blocks)
 
 
@@ -27,7 +28,7 @@ def describe_plan(item: Prepared) -> str:
     peak = max(estimate.mem_gb for estimate in estimates.values())
     head = (
         f"{item.unit.name}: {size.echoes} echoes of {size.voxels / 1e6:.2f} million voxels, "
-        f"{peak:.1f} GB, about {_duration(total_seconds(item))}"
+        f"{peak:.1f} GB, about {duration(expected_seconds(item))}"
     )
     lines = [head]
     for group in plan.groups:
@@ -38,20 +39,7 @@ def describe_plan(item: Prepared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def total_seconds(item: Prepared) -> float:
-    """Processor time of a unit."""
-    saved = [name for output in item.plan.outputs() for name in item.plan.saved(output)]
-    return sum(estimate.cpu_seconds for estimate in estimate_plan(item.plan, item.size, saved).values())
-
-
 def peak_memory(item: Prepared) -> float:
     """Memory of the dearest node of a unit, GB."""
     saved = [name for output in item.plan.outputs() for name in item.plan.saved(output)]
     return max(estimate.mem_gb for estimate in estimate_plan(item.plan, item.size, saved).values())
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -20,6 +20,7 @@ from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.workflows.estimate import Size, estimate_import, estimate_plan, size_of
 from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
+from qsmxt.workflows.progress import Progress, make_progress
 from qsmxt.workflows.resources import Resources, memory_limit
 from qsmxt.workflows.segmentation import SegmentationPlan
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
@@ -83,10 +84,28 @@ def run_units(
     prepared: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
 ) -> list[Outcome]:
     """Run all units; none stops another, unless that was asked for. Outcomes come in the order of the units."""
-    outcomes: dict[str, Outcome] = {}
-    run = _Run(settings, context, work_dir, resources)
     warn_of_memory(prepared, resources)
-    size = 1 if is_serial(resources) else BATCH
+    with make_progress({unit_node_name(item.unit): expected_seconds(item) for item in prepared}) as progress:
+        run = _Run(settings, context, work_dir, resources, progress)
+        outcomes = _run_batches(prepared, settings, work_dir, run, 1 if is_serial(resources) else BATCH)
+    if settings.execution.resource_monitor:
+        write_taken(context.out_dir, run.taken)
+    return [
+        outcomes.get(item.unit.name, Outcome(item.unit.name, item.unit.subject, "failed", "not started", exit_code=1))
+        for item in prepared
+    ]
+
+
+def expected_seconds(item: Prepared) -> float:
+    """Processor time of a unit."""
+    saved = [name for output in item.plan.outputs() for name in item.plan.saved(output)]
+    return sum(estimate.cpu_seconds for estimate in estimate_plan(item.plan, item.size, saved).values())
+
+
+def _run_batches(
+    prepared: Sequence[Prepared], settings: Settings, work_dir: Path, run: _Run, size: int
+) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
     for start in range(0, len(prepared), size):
         if settings.execution.stop_on_first_crash and any(o.status == "failed" for o in outcomes.values()):
             break
@@ -100,12 +119,7 @@ def run_units(
                     outcomes[item.unit.name] = Outcome(item.unit.name, item.unit.subject, "failed", str(error))
             if batch:
                 outcomes |= run.batch(batch)
-    if settings.execution.resource_monitor:
-        write_taken(context.out_dir, run.taken)
-    return [
-        outcomes.get(item.unit.name, Outcome(item.unit.name, item.unit.subject, "failed", "not started", exit_code=1))
-        for item in prepared
-    ]
+    return outcomes
 
 
 def warn_of_memory(prepared: Sequence[Prepared], resources: Resources) -> None:
@@ -144,8 +158,11 @@ def unit_lock(work_dir: Path, unit: ProcessingUnit) -> Iterator[None]:
 class _Run:
     """What all batches of a run share."""
 
-    def __init__(self, settings: Settings, context: Context, work_dir: Path, resources: Resources) -> None:
+    def __init__(
+        self, settings: Settings, context: Context, work_dir: Path, resources: Resources, progress: Progress
+    ) -> None:
         self.settings, self.context, self.work_dir, self.resources = settings, context, work_dir, resources
+        self.progress = progress
         self.taken: list[dict[str, Any]] = []
 
     def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
@@ -156,7 +173,7 @@ class _Run:
         workflow = pe.Workflow(name=WORKFLOW, base_dir=str(self.work_dir))
         workflow.config["execution"] = execution_config(self.settings)
         clean = self.work_dir if self.settings.execution.clean_work else None
-        watch = Watch({unit_node_name(item.unit): item.unit for item in batch}, clean)
+        watch = Watch({unit_node_name(item.unit): item.unit for item in batch}, clean, self.progress)
         for item in batch:
             workflow.add_nodes([self._unit_workflow(item, watch)])
         plugin = make_plugin(self.resources, watch)
@@ -172,7 +189,7 @@ class _Run:
     def _unit_workflow(self, item: Prepared, watch: Watch) -> Any:
         workflow = init_unit_wf(item.plan, self.settings, item.size, self.context, segmentation=item.segmentation)
         nodes = workflow._get_all_nodes()
-        watch.expect(workflow.name, (node.name for node in nodes))
+        watch.expect(workflow.name, {node.name: getattr(node, "cpu_seconds", 0.0) for node in nodes})
         crash_folder = Derivatives(self.context.out_dir).logs(item.unit.subject)
         for node in nodes:
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}

@@ -88,6 +88,7 @@ class _Builder:
         needs = self.estimates.get(estimate or name, Estimate(0.2, 0.1, 1))
         threads = max(1, min(needs.threads, self.context.threads))
         node = pe.Node(interface, name=name, mem_gb=round(needs.mem_gb, 3), n_procs=threads)
+        node.cpu_seconds = needs.cpu_seconds
         self.nodes[name] = node
         self.workflow.add_nodes([node])
         return node

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
-
-logger = logging.getLogger("qsmxt")
+from qsmxt.workflows.progress import Progress
 
 #: Name of the workflow of all units.
 WORKFLOW = "qsmxt"
 
+#: Start of the names of the nodes that put an output in place.
+_PUBLISH = "publish_"
+
 
 @dataclass
 class Outcome:
-    """What became of a unit: ``done``, ``skipped`` or ``failed``, and why."""
+    """What became of a unit: ``done``, ``skipped`` or ``failed``, why, and the outputs that were made of it."""
 
     name: str
     subject: str
@@ -29,35 +30,44 @@ class Outcome:
     reason: str = ""
     crash_files: list[str] = field(default_factory=list)
     exit_code: int = 0
+    made: tuple[str, ...] = ()
 
 
 class Watch:
     """Follows nodes through nipype's status callback.
 
     If ``clean`` is given, the work folder there of a unit goes away when the last of its nodes is finished.
+    ``progress`` is told what begins and ends.
     """
 
-    def __init__(self, units: dict[str, ProcessingUnit], clean: Path | None = None) -> None:
+    def __init__(
+        self, units: dict[str, ProcessingUnit], clean: Path | None = None, progress: Progress | None = None
+    ) -> None:
         self.units, self.clean = units, clean
+        self.progress = progress or Progress(dict.fromkeys(units, 0.0))
         self.started = time.time()
         self.failed: dict[str, str] = {}
         self.finished: dict[str, set[str]] = {name: set() for name in units}
         self.expected: dict[str, set[str]] = {name: set() for name in units}
 
-    def expect(self, name: str, nodes: Iterable[str]) -> None:
-        """The nodes that the unit's workflow ``name`` consists of."""
+    def expect(self, name: str, nodes: Mapping[str, float]) -> None:
+        """The nodes that the unit's workflow ``name`` consists of, with their expected seconds."""
         self.expected[name] = set(nodes)
+        self.progress.expect(name, nodes)
 
     def __call__(self, node: Any, status: str) -> None:
         parts = node.fullname.split(".")
         name = parts[1] if len(parts) > 2 else ""
         if name not in self.units:
             return
-        if status == "exception":
+        if status == "start":
+            self.progress.started(name, node.name)
+        elif status == "exception":
             self.failed.setdefault(name, node.name)
+            self.progress.ended(name, node.name, failed=True)
         elif status == "end":
             self.finished[name].add(node.name)
-            logger.info("%s: %s finished", name, node.name)
+            self.progress.ended(name, node.name)
             if self.clean is not None and self.is_done(name):
                 shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
 
@@ -70,12 +80,18 @@ class Watch:
         return {unit.name: self._outcome(name, unit, out_dir, problem) for name, unit in self.units.items()}
 
     def _outcome(self, name: str, unit: ProcessingUnit, out_dir: Path, problem: str) -> Outcome:
+        made = self._made(name)
         if name in self.failed:
             files, reason = _crash(Derivatives(out_dir).logs(unit.subject), name, self.started)
-            return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1)
+            return Outcome(unit.name, unit.subject, "failed", reason or self.failed[name], files, 1, made)
         if self.is_done(name):
-            return Outcome(unit.name, unit.subject, "done")
-        return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1)
+            return Outcome(unit.name, unit.subject, "done", made=made)
+        return Outcome(unit.name, unit.subject, "failed", problem or "did not finish", exit_code=1, made=made)
+
+    def _made(self, name: str) -> tuple[str, ...]:
+        """The outputs of a unit that were put in place."""
+        ends = [node for node in self.finished[name] if node.startswith(_PUBLISH)]
+        return tuple(sorted(node.removeprefix(_PUBLISH) for node in ends if not node.startswith(f"{_PUBLISH}figures_")))
 
 
 def _crash(folder: Path, name: str, started: float) -> tuple[list[str], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qsmxt.cli.demo import main
+from qsmxt.cli.demo import main, with_atlas
 
 
 def test_scores_of_a_coarse_head_are_printed_and_good(tmp_path, capsys):
@@ -19,3 +19,9 @@ def test_scores_of_a_coarse_head_are_printed_and_good(tmp_path, capsys):
 def test_wrong_numbers_are_refused(tmp_path, capsys):
     assert main([str(tmp_path / "demo"), "--subjects", "0"]) == 64
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_regions_come_from_the_template_of_the_head_unless_others_are_asked_for():
+    assert with_atlas(["--segmentation", "--swi"])[2:] == ["--atlas", "QSMxTHead:DeepGrey"]
+    for words in (["--swi"], ["--segmentation", "--atlas", "MASSP20"], ["--segmentation", "--seg-method=synthseg"]):
+        assert with_atlas(words) == words

@@ -22,7 +22,7 @@ PINNED = Path(__file__).parents[1] / "outputs"
 MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
 
 #: Files that say when and how a run was started.
-RUN_FILES = ("qsmxt.toml",)
+RUN_FILES = ("qsmxt.toml", "desc-run")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,21 @@ def test_sidecars_tell_the_whole_story(finished):
     assert {"field", "masking", "inversion"} <= stages
     magnitude = json.loads((finished / "out/sub-1/anat/sub-1_desc-combined_T2starw.json").read_text())
     assert "EstimationParameters" not in magnitude, "nothing but the scanner and a sum made it"
+
+
+def test_provenance_describes_all_that_it_names(everything):
+    out = everything / "out"
+    parts = [json.loads(path.read_text()) for path in sorted((out / "prov/prov-qsmxt").glob("*.json"))]
+    objects = {entry["Id"]: entry for part in parts for entries in part.values() for entry in entries}
+    made = {}
+    for path in out.glob("sub-*/**/anat/*.json"):
+        if maker := json.loads(path.read_text()).get("GeneratedBy"):
+            made[f"bids::{path.relative_to(out).as_posix().replace('.json', '.nii.gz')}"] = maker
+    assert len(made) >= 15 and set(made.values()) <= objects.keys()
+    for entry in objects.values():
+        named = {*entry.get("Used", ()), *entry.get("AssociatedWith", ()), *filter(None, [entry.get("GeneratedBy")])}
+        unknown = {name for name in named if name not in objects and name not in made}
+        assert all((out / name.removeprefix("bids::")).is_file() for name in unknown), unknown
 
 
 def test_citations_are_those_of_what_ran(finished):

@@ -18,7 +18,7 @@ def _node(unit: str, name: str) -> SimpleNamespace:
 def _watch(clean=None) -> Watch:
     watch = Watch({unit.name: unit for unit in (UNIT, OTHER)}, clean)
     for unit in (UNIT, OTHER):
-        watch.expect(unit.name, ["load", "publish_qsm"])
+        watch.expect(unit.name, {"load": 1.0, "publish_qsm": 0.1})
     return watch
 
 
@@ -33,7 +33,7 @@ def test_done_means_that_every_node_ended(tmp_path):
         watch(_node(UNIT.name, name), "end")
     watch(_node(OTHER.name, "load"), "end")
     outcomes = watch.outcomes(tmp_path, "killed")
-    assert outcomes[UNIT.name].status == "done"
+    assert (outcomes[UNIT.name].status, outcomes[UNIT.name].made) == ("done", ("qsm",))
     assert (outcomes[OTHER.name].status, outcomes[OTHER.name].reason) == ("failed", "killed")
 
 
