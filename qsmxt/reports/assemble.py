@@ -17,9 +17,9 @@ from qsmxt.bids.outputs import Derivatives
 from qsmxt.registry.catalogue import catalogue
 from qsmxt.reports import consensus, page
 from qsmxt.reports.citations import methods_text, references_text
-from qsmxt.reports.interface import PICTURES
+from qsmxt.reports.interface import HISTOGRAM, PICTURES
 from qsmxt.reports.overlays import label_figures
-from qsmxt.reports.quality import judged, metrics_of, range_text, read_quality, worst
+from qsmxt.reports.quality import judged, metrics_of, range_text, read_quality, tissue_histograms, worst
 
 logger = logging.getLogger("qsmxt")
 
@@ -28,6 +28,9 @@ _STYLE = page.STYLE
 
 #: Lines of a crash text that are shown, from its end.
 CRASH_LINES = 60
+
+#: Grades in the words of a warning.
+_UNUSUAL = {"look": "unusual", "poor": "far from usual"}
 
 #: Most regions in a plot.
 MOST_BARS = 40
@@ -60,9 +63,9 @@ class Unit:
         texts = [str(text) for mask in masks if isinstance(mask, Mapping) for text in mask.get("warnings", ())]
         for entry, value, grade in judged(self.metrics):
             if grade in ("look", "poor"):
-                expected = f" (expected {range_text(entry.good)})"
+                expected = f" (usual: {range_text(entry.good)})"
                 unit = "" if entry.unit == "1" else f" {entry.unit}"
-                texts.append(f"{entry.title} is {grade}: {value:.3g}{unit}{expected}. {entry.advice(value)}")
+                texts.append(f"{entry.title}: {value:.3g}{unit} is {_UNUSUAL[grade]}{expected}. {entry.advice(value)}")
         return list(dict.fromkeys(texts))
 
 
@@ -190,6 +193,9 @@ def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> li
         *(pictures.viewer(layout, unit.name, f"{number}-{i}") for i, layout in enumerate(layouts)),
         *_figures(out_dir, unit, pictures),
         *(page.histogram(values, "Histogram of susceptibility in the mask, ppm") for values in histograms),
+        page.curves(
+            tissue_histograms(out_dir, unit.files), "Histogram of susceptibility by tissue, ppm", HISTOGRAM[:2]
+        ),
         page.bars(_regions(out_dir, unit), "Median susceptibility of regions, ppm"),
         page.folded("Settings", _settings(unit.records)),
         _taken(out_dir, unit.name),
@@ -279,13 +285,20 @@ def _taken(out_dir: Path, unit: str) -> str:
     return page.folded("Time and memory", page.table(columns, cells, "Time and memory")) if cells else ""
 
 
+def _verdicts(unit: Unit) -> list[list[consensus.Verdict]]:
+    """Verdicts on the outputs of a unit, each once; the first output made the susceptibility map."""
+    found: list[list[consensus.Verdict]] = []
+    for record in unit.records:
+        verdicts = consensus.compliance(record) if "chi" in record["files"] else []
+        if verdicts and verdicts not in found:
+            found.append(verdicts)
+    return found
+
+
 def _consensus(units: Sequence[Unit]) -> str:
     parts = []
     for unit in units:
-        for record in unit.records:
-            verdicts = consensus.compliance(record)
-            if not verdicts:
-                continue
+        for verdicts in _verdicts(unit):
             words = {True: "followed", False: "departs", None: "does not apply"}
             rows = [[v.recommendation, f"grade: {words[v.followed]}", v.found] for v in verdicts]
             parts += [

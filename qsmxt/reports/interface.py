@@ -51,11 +51,15 @@ PICTURES: tuple[Picture, ...] = (
         "mask", "Combined magnitude with outlines: mask (orange), voxels with reliable phase (blue)", None, None,
         ("mask", "reliable_mask"), "combined_magnitude",
     ),
+    Picture(
+        "two_pass_difference", "Reliable voxels alone less all voxels, susceptibility, -0.1 (black) to 0.1 ppm (white)",
+        (-0.1, 0.1), "twopassdifference",
+    ),
     Picture("total_field", "Total field, -0.5 (black) to 0.5 ppm (white)", (-0.5, 0.5)),
     Picture("field_noise", "Noise of the field, 0 (black) to 0.02 ppm (white)", (0.0, 0.02), "fieldnoise"),
     Picture("local_field", "Local field, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
     Picture("chi_paramagnetic", "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
-    Picture("chi_diamagnetic", "Susceptibility of diamagnetic sources, -0.1 (black) to 0 ppm (white)", (-0.1, 0.0)),
+    Picture("chi_diamagnetic", "Susceptibility of diamagnetic sources, 0 (black) to -0.1 ppm (white)", (0.0, -0.1)),
     Picture("r2star", "R2*, 0 (black) to 60 1/s (white)", (0.0, 60.0)),
     Picture("t2star", "T2*, 0 (black) to 80 ms (white)", (0.0, 0.08)),
     Picture("swi", "Susceptibility-weighted image"),
@@ -108,12 +112,12 @@ class DrawFigures(SimpleInterface):
         record = Path(self.inputs.record)
         files = json.loads(record.read_text(encoding="utf-8"))["files"]
         state = State.from_json(self.inputs.state) if isdefined(self.inputs.state) else None
-        maps = Maps(Path(self.inputs.derivatives), files, state if "chi" in files else None)
+        maps = Maps(Path(self.inputs.derivatives), files, state)
         target = Derivatives(Path(runtime.cwd) / "derivatives")
         drawing = _Drawing(maps, unit, target)
         drawing.draw()
         quality = {"unit": unit.name, "figures": drawing.figures, "viewer": drawing.viewer}
-        if maps.has("chi") and maps.has("mask"):
+        if "chi" in files and maps.has("mask"):
             quality["metrics"] = maps.measure(phase_axis(unit))
             quality["histogram"] = histogram(maps.array("chi"), maps.array("mask"))
         write_json(target.logs(unit.subject) / f"{record.stem}{QUALITY}", quality)
@@ -142,10 +146,15 @@ class Maps:
 
     def has(self, name: str) -> bool:
         """Whether there is such a map."""
+        if name == "two_pass_difference":
+            return self.has("reliable_chi") and self.has("filled_chi")
         return name in self.files or (self.state is not None and name in self.state.arrays)
 
     def array(self, name: str) -> Any:
         """Array of a map; of the first echo, where it has echoes."""
+        if name == "two_pass_difference":
+            reliable, filled = self.array("reliable_chi"), self.array("filled_chi")
+            return np.where(reliable != 0, reliable - filled, np.float32(0))
         if name in self.files:
             return np.asanyarray(self._image(name).dataobj)
         array = self.state.load(name) if self.state is not None else None
@@ -185,7 +194,8 @@ class _Drawing:
         """Draw all there is."""
         from qsmxt.reports.figures import Upright
 
-        drawn = [picture for picture in PICTURES if self.maps.has(picture.name)]
+        whole = "chi" in self.maps.files
+        drawn = [p for p in PICTURES if p.name in self.maps.files or (whole and self.maps.has(p.name))]
         if not drawn:
             return
         if self.maps.has("mask"):

@@ -29,7 +29,8 @@ thead th { background: #f0f0f0; }
 figure { background: #000; color: #eee; margin: .8rem 0; padding: .5rem; }
 figure .scroll img { display: block; margin: auto; max-width: 100%; }
 figcaption { font-size: .9rem; text-align: center; }
-.plot { background: none; color: inherit; border: 1px solid #ccc; } .plot svg { display: block; margin: auto; max-width: 100%; }
+.plot { background: none; color: inherit; border: 1px solid #ccc; }
+.plot svg { display: block; margin: auto; max-width: 100%; }
 .note, .warning, .error { border-left: 5px solid #777; background: #f3f3f3; margin: .4rem 0; padding: .35rem .8rem; }
 .warning { background: #fff4d6; border-color: #a86f00; } .error { background: #fde7e7; border-color: #b00000; }
 .error { white-space: pre-wrap; } pre { background: #f6f6f6; overflow-x: auto; padding: .6rem; font-size: .82rem; }
@@ -201,14 +202,42 @@ def histogram(values: Mapping[str, Any], title: str) -> str:
         for i, share in enumerate(shares)
         if share > 0
     )
+    return _plot(f'<svg viewBox="0 0 600 175" width="600" {_role(title)}>{bars}{_axis(low, high)}</svg>', title)
+
+
+#: Colours and dashes of curves, which differ in brightness as well.
+_CURVES = (("#0b3c6f", ""), ("#c2410c", "6 3"), ("#4d7c0f", "2 3"), ("#7e22ce", "9 3 2 3"), ("#555", "12 4"))
+
+
+def curves(values: Mapping[str, Sequence[float]], title: str, bounds: tuple[float, float]) -> str:
+    """Histograms of several tissues over one axis, each of its own height 1."""
+    if not values:
+        return ""
+    lines, legend = [], []
+    for number, ((name, shares), (colour, dash)) in enumerate(zip(values.items(), _CURVES, strict=False)):
+        peak = max([*shares, 1e-12])
+        points = " ".join(
+            f"{10 + 580 * (i + 0.5) / len(shares):.1f},{150 - 140 * share / peak:.1f}" for i, share in enumerate(shares)
+        )
+        style = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
+        lines.append(f'<polyline points="{points}" fill="none" {style}/>')
+        y = 16 + 18 * number
+        legend.append(
+            f'<line x1="420" x2="450" y1="{y - 4}" y2="{y - 4}" {style}/>'
+            f'<text x="456" y="{y}" font-size="13">{escape(name)}</text>'
+        )
+    drawn = "".join([*lines, *legend])
+    return _plot(f'<svg viewBox="0 0 600 175" width="600" {_role(title)}>{drawn}{_axis(*bounds)}</svg>', title)
+
+
+def _axis(low: float, high: float) -> str:
     places = ((0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1, "end"))
     ticks = "".join(
         f'<text x="{10 + 580 * part:.0f}" y="168" font-size="13" text-anchor="{anchor}">'
         f"{low + (high - low) * part:+.2g}</text>"
         for part, anchor in places
     )
-    axis = '<line x1="10" x2="590" y1="150" y2="150" stroke="#333"/>'
-    return _plot(f'<svg viewBox="0 0 600 175" width="600" {_role(title)}>{bars}{axis}{ticks}</svg>', title)
+    return f'<line x1="10" x2="590" y1="150" y2="150" stroke="#333"/>{ticks}'
 
 
 def bars(values: Mapping[str, float], title: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms.statistics.quality import METRICS, Metric, deep_grey_contrast
+from qsmxt.algorithms.statistics.quality import FEWEST, METRICS, Metric, deep_grey_contrast
 from qsmxt.bids.atomic import write_json, write_text
 from qsmxt.bids.entities import parse_name
-from qsmxt.reports.interface import QUALITY
+from qsmxt.reports.interface import HISTOGRAM, QUALITY
 
 logger = logging.getLogger("qsmxt")
 
@@ -27,6 +27,14 @@ NUCLEI = re.compile(
     r"caudate|putamen|pallid|(?<![a-z])gp[ei](?![a-z])|nigra|(?<![a-z])red[-_ ]?nucleus|subthalam|dentate",
     re.IGNORECASE,
 )
+
+#: Tissues by the names of their labels, the first that fits counts.
+TISSUES: dict[str, re.Pattern[str]] = {
+    "Deep grey matter": re.compile(f"{NUCLEI.pattern}|thalamus|accumbens", re.IGNORECASE),
+    "Fluid": re.compile(r"ventricle|csf|fluid", re.IGNORECASE),
+    "White matter": re.compile(r"white|callosum", re.IGNORECASE),
+    "Cortex": re.compile(r"cort(ex|ical)|gr[ae]y|ctx", re.IGNORECASE),
+}
 
 _HEAD = {
     "participant_id": "participant",
@@ -73,6 +81,50 @@ def label_files(files: Mapping[str, str]) -> list[str]:
     """Label images on the grid of the gradient echo."""
     names = dict.fromkeys(name for name in files.values() if name.endswith("_dseg.nii.gz"))
     return [name for name in names if "space" not in parse_name(Path(name).name)[0]]
+
+
+def tissue_histograms(out_dir: Path, files: Mapping[str, str]) -> dict[str, list[float]]:
+    """Share of the voxels of every tissue (and of the rest of the mask) in the bins of the histogram.
+
+    Bins are those of :data:`qsmxt.reports.interface.HISTOGRAM`; the outermost hold what lies beyond. Empty without
+    labels on the grid of the susceptibility map.
+    """
+    import nibabel
+
+    if not {"chi", "mask"} <= files.keys():
+        return {}
+    found: dict[str, list[float]] = {}
+    for name in label_files(files):
+        try:
+            groups = _tissue_indices(out_dir / name.replace(".nii.gz", ".tsv"))
+            images = [nibabel.load(out_dir / file) for file in (name, files["chi"], files["mask"])]
+        except (OSError, ValueError, KeyError):
+            continue
+        labels, chi, mask = (np.asanyarray(image.dataobj) for image in images)  # type: ignore[attr-defined]
+        if not labels.shape == chi.shape == mask.shape:
+            continue
+        for tissue, indices in groups.items():
+            _add_shares(found, tissue, chi[np.isin(labels, indices) & (mask > 0)])
+        if groups:
+            _add_shares(found, "Rest of the mask", chi[(labels == 0) & (mask > 0)])
+    return found
+
+
+def _add_shares(found: dict[str, list[float]], tissue: str, values: np.ndarray) -> None:
+    low, high, bins = HISTOGRAM
+    if values.size >= FEWEST and tissue not in found:
+        counts, _ = np.histogram(np.clip(values, low, high), bins=bins // 2, range=(low, high))
+        found[tissue] = (counts / values.size).tolist()
+
+
+def _tissue_indices(table: Path) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    with table.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            tissue = next((key for key, pattern in TISSUES.items() if pattern.search(row["name"])), None)
+            if tissue is not None and int(row["index"]) != 0:
+                groups.setdefault(tissue, []).append(int(row["index"]))
+    return groups
 
 
 def _nuclei(out_dir: Path, files: Mapping[str, str]) -> float | None:

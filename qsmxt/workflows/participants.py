@@ -173,7 +173,10 @@ class _Run:
         workflow = pe.Workflow(name=WORKFLOW, base_dir=str(self.work_dir))
         workflow.config["execution"] = execution_config(self.settings)
         clean = self.work_dir if self.settings.execution.clean_work else None
-        watch = Watch({unit_node_name(item.unit): item.unit for item in batch}, clean, self.progress)
+        watch = Watch(
+            {unit_node_name(item.unit): item.unit for item in batch}, clean, self.progress,
+            serial=is_serial(self.resources),
+        )  # fmt: skip
         for item in batch:
             workflow.add_nodes([self._unit_workflow(item, watch)])
         plugin = make_plugin(self.resources, watch)

@@ -139,7 +139,7 @@ def templates(settings: SegmentationSettings, work_dir: Path) -> Template:
             f"--atlas, --output-spaces: expected one template, found {', '.join(names)}; run once for each"
         )
     name = names[0] if names else None
-    folder = settings.template_dir
+    folder = settings.template_dir and str(Path(settings.template_dir).absolute())
     if folder is None and name == DEMO_TEMPLATE:
         folder = str(demo_template(work_dir))
     return find_template(name, [atlas for _, atlas in pairs], folder)

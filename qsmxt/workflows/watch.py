@@ -37,13 +37,20 @@ class Watch:
     """Follows nodes through nipype's status callback.
 
     If ``clean`` is given, the work folder there of a unit goes away when the last of its nodes is finished.
-    ``progress`` is told what begins and ends.
+    ``progress`` is told what begins and ends. In a ``serial`` run nipype says of the nodes that it leaves out after a
+    failure that they ended, but not that they began.
     """
 
     def __init__(
-        self, units: dict[str, ProcessingUnit], clean: Path | None = None, progress: Progress | None = None
+        self,
+        units: dict[str, ProcessingUnit],
+        clean: Path | None = None,
+        progress: Progress | None = None,
+        *,
+        serial: bool = False,
     ) -> None:
-        self.units, self.clean = units, clean
+        self.units, self.clean, self.serial = units, clean, serial
+        self.begun: set[str] = set()
         self.progress = progress or Progress(dict.fromkeys(units, 0.0))
         self.started = time.time()
         self.failed: dict[str, str] = {}
@@ -61,11 +68,12 @@ class Watch:
         if name not in self.units:
             return
         if status == "start":
+            self.begun.add(node.fullname)
             self.progress.started(name, node.name)
         elif status == "exception":
             self.failed.setdefault(name, node.name)
             self.progress.ended(name, node.name, failed=True)
-        elif status == "end":
+        elif status == "end" and (not self.serial or node.fullname in self.begun):
             self.finished[name].add(node.name)
             self.progress.ended(name, node.name)
             if self.clean is not None and self.is_done(name):

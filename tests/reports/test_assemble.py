@@ -101,7 +101,7 @@ def test_warnings_come_before_results_and_say_what_to_do(dataset):
     warning = page.index("sub-1_MEGRE: The mask has 3 pieces.")
     assert (
         warning
-        < page.index("Noise of the field is poor: 0.05 ppm (expected at most 0.01). Use more")
+        < page.index("Noise of the field: 0.05 ppm is far from usual (usual: at most 0.01). Use more")
         < page.index("<img")
     )
 

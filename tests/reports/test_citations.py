@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from qsmxt.registry.catalogue import catalogue, find
-from qsmxt.reports.citations import methods_text, reference_keys, references_text, step_sentence
+from qsmxt.reports.bibliography import bibliography, read_bibtex
+from qsmxt.reports.citations import (
+    citation_text,
+    methods_text,
+    reference_keys,
+    references_bibtex,
+    references_text,
+    step_sentence,
+)  # fmt: skip
 
 
 def _record(*steps):
@@ -42,3 +52,31 @@ def test_every_sentence_can_be_filled_in_with_defaults():
             if method.sentence:
                 filled = method.sentence.format(**method.complete())
                 assert filled.endswith(".") and "{" not in filled, method.name
+
+
+def test_bibtex_holds_the_references_of_the_steps_and_reads_back_the_same():
+    entries = read_bibtex(references_bibtex([_record(TKD)]))
+    assert set(entries) == set(find("inversion", "tkd").references)
+    assert entries == {key: bibliography()[key] for key in entries}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "keys"),
+    [
+        ({"method": "atlas", "template": "MNI152NLin2009cAsym", "atlases": ["MASSP20"]}, ["avants2008", "ciric2022"]),
+        ({"method": "atlas", "template": "own", "atlases": ["CIT168"]}, ["avants2008", "pauli2018"]),
+        ({"method": "synthseg"}, ["billot2023"]),
+        ({"method": "precomputed", "precomputed": ["aseg"]}, []),
+    ],
+)
+def test_regions_are_cited_as_they_were_made(parameters, keys):
+    record = {**_record(), "output": "segmentation", "parameters": parameters}
+    assert reference_keys([record]) == keys
+    text = methods_text([record])
+    assert "None" not in text and all(name in text for name in parameters.get("atlases", []))
+    assert reference_keys([{**record, "output": "qsm"}]) == []
+
+
+def test_citation_file_holds_text_and_list():
+    text = citation_text([_record(TKD)])
+    assert text.startswith("# Methods\n\nData were processed") and text.count("Shmueli") == 2

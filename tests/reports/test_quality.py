@@ -5,11 +5,21 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from qsmxt.algorithms.statistics.quality import METRICS
 from qsmxt.reports.assemble import read_records
-from qsmxt.reports.quality import NUCLEI, dictionary, metrics_of, read_quality, worst, write_quality_table
+from qsmxt.reports.interface import HISTOGRAM
+from qsmxt.reports.quality import (
+    NUCLEI,
+    dictionary,
+    metrics_of,
+    read_quality,
+    tissue_histograms,
+    worst,
+    write_quality_table,
+)  # fmt: skip
 
 
 def test_table_holds_what_was_measured_and_what_labels_add(dataset):
@@ -57,3 +67,16 @@ def test_dictionary_gives_ranges_and_units():
 )  # fmt: skip
 def test_nuclei_are_known_by_name(name, deep):
     assert bool(NUCLEI.search(name)) == deep
+
+
+def test_tissues_have_histograms_of_their_own(dataset):
+    files = {name: file for record in read_records(dataset, "1") for name, file in record["files"].items()}
+    found = tissue_histograms(dataset, files)
+    assert set(found) == {"Deep grey matter", "Rest of the mask"}, "the table names no other label that is there"
+    low, high, _ = HISTOGRAM
+    for tissue, mean in (("Deep grey matter", 0.1), ("Rest of the mask", 0.0)):
+        shares = np.array(found[tissue])
+        centres = low + (np.arange(shares.size) + 0.5) * (high - low) / shares.size
+        assert shares.sum() == pytest.approx(1)
+        assert shares @ centres == pytest.approx(mean, abs=0.01)
+    assert tissue_histograms(dataset, {"chi": files["chi"]}) == {}

@@ -37,6 +37,16 @@ def test_done_means_that_every_node_ended(tmp_path):
     assert (outcomes[OTHER.name].status, outcomes[OTHER.name].reason) == ("failed", "killed")
 
 
+def test_nodes_left_out_after_a_failure_made_nothing(tmp_path):
+    watch = _watch()
+    watch.serial = True
+    watch(_node(UNIT.name, "load"), "start")
+    watch(_node(UNIT.name, "load"), "exception")
+    watch(_node(UNIT.name, "publish_qsm"), "end")
+    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    assert (outcome.status, outcome.made) == ("failed", ())
+
+
 def test_failure_is_told_in_the_words_of_our_own_error(tmp_path):
     watch = _watch()
     watch(_node(UNIT.name, "load"), "exception")
