@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt import config
-from qsmxt.cli import cluster, convert, demo
+from qsmxt.algorithms.statistics.quality import METRICS
+from qsmxt.cli import cluster, convert, demo, tui
 from qsmxt.cli.arguments import build_parser
 from qsmxt.cli.descriptor import error_codes
 from qsmxt.cli.options import hyphened
@@ -20,6 +21,7 @@ from qsmxt.registry.catalogue import CataloguedMethod, catalogue
 from qsmxt.registry.methods import DeclaredParameter
 from qsmxt.registry.stages import STAGES
 from qsmxt.reports.bibliography import bibliography
+from qsmxt.reports.quality import range_text
 
 #: Group of options in which every parameter of every method stands; those are on the page of methods.
 METHOD_GROUP = "methods of the stages"
@@ -29,7 +31,8 @@ def write_all(folder: Path) -> None:
     """Write all generated pages into ``folder``; files that do not change keep their time."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {"options": options_page(), "methods": methods_page(), "presets": presets_page(),
-             "outputs": outputs_table(), "exit_codes": exit_codes_table()}  # fmt: skip
+             "outputs": outputs_table(), "exit_codes": exit_codes_table(),
+             "quality": quality_table()}  # fmt: skip
     for name, text in pages.items():
         path = folder / f"{name}.md"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -52,6 +55,7 @@ def options_page() -> str:
     parts = ["## qsmxt\n", *_groups(build_parser())]
     parts += ["## qsmxt-demo\n", *_groups(demo.build_parser())]
     parts += ["## qsmxt-cluster\n", *_groups(cluster.build_parser())]
+    parts += ["## qsmxt-tui\n", *_groups(tui.build_parser())]
     for command, parser in _commands(convert.build_parser()).items():
         parts += [f"## qsmxt-convert {command}\n", *_groups(parser)]
     return "\n".join(parts)
@@ -190,3 +194,12 @@ def exit_codes_table() -> str:
     """Exit codes."""
     rows = [(0, "Everything was done."), *sorted(error_codes().items())]
     return table(("code", "meaning"), rows)
+
+
+def quality_table() -> str:
+    """Quality metrics with their usual and usable ranges, and what to do outside of them."""
+    rows = [
+        (f"`{m.key}`", m.title, m.unit, m.meaning, range_text(m.good), range_text(m.fair), " ".join((m.low, m.high)))
+        for m in METRICS
+    ]
+    return table(("column", "name", "unit", "meaning", "usual", "usable", "what to do"), rows)

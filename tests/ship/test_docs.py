@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from qsmxt import config
-from qsmxt.cli import cluster, convert, demo
+from qsmxt.cli import cluster, convert, demo, tui
 from qsmxt.cli.arguments import build_parser
 from qsmxt.registry.catalogue import catalogue
 
@@ -40,7 +40,7 @@ def generate() -> ModuleType:
 
 
 def known_options() -> set[str]:
-    parsers = [build_parser(), demo.build_parser(), cluster.build_parser()]
+    parsers = [build_parser(), demo.build_parser(), cluster.build_parser(), tui.build_parser()]
     for action in convert.build_parser()._actions:
         if isinstance(action.choices, dict):
             parsers += action.choices.values()

@@ -45,8 +45,8 @@ def offset_of(
     InputError
         If the region is empty or holds NaN or Inf.
 
-    >>> offset_of(np.array([[[1.0, 2.0, 3.0, 50.0]]]), np.ones((1, 1, 4), bool), percentiles=(0, 100)).mean
-    2.0
+    >>> offset_of(np.array([[[1.0, 1.5, 2.0, 50.0]]]), np.ones((1, 1, 4), bool), percentiles=(0, 100)).mean
+    1.5
     """
     values = np.asarray(chi, dtype=np.float64)[region]
     if values.size == 0:

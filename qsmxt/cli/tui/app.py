@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -319,14 +318,9 @@ class QSMxTApp(App[int]):
             self.push_screen(RunScreen([*self.choices.words(), *more]))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the terminal interface; prints the last command when it is left."""
-    parser = argparse.ArgumentParser(prog="qsmxt-tui", description="Choose on a terminal what qsmxt shall do.")
-    parser.add_argument("bids_dir", nargs="?", default="", help="root of the BIDS dataset")
-    parser.add_argument("output_dir", nargs="?", default="", help="folder of the derivatives")
-    parser.add_argument("--version", action="version", version=f"qsmxt {__version__}")
-    options = parser.parse_args(arguments)
-    app = QSMxTApp(options.bids_dir, options.output_dir)
+def run_app(bids_dir: str, out_dir: str) -> int:
+    """Show the interface; prints the last command when it is left."""
+    app = QSMxTApp(bids_dir, out_dir)
     app.run()
     print(app.choices.command())
     return 0
