@@ -24,7 +24,7 @@ from pathlib import Path
 ROOM, PATIENCE = "600m", 900
 
 #: What differs between runs by nature: when they ran, and what an earlier run told of its end.
-BY_NATURE = ("qsmxt.toml", "dataset_description", "/crash-")
+BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-")
 
 
 @dataclass
