@@ -1,12 +1,12 @@
-"""``python -m benchmarks [accuracy] [chains] [speed] [scale] [faults]``: print the tables of the documentation."""
+"""``python -m benchmarks [accuracy] [chains] [board] [speed] [scale] [faults]``: the tables of the documentation."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import chains, faults, heads, scale, speed
+from benchmarks import board, chains, faults, heads, scale, speed
 
-PARTS = ("accuracy", "chains", "speed", "scale", "faults")
+PARTS = ("accuracy", "chains", "board", "speed", "scale", "faults")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -44,6 +44,20 @@ def compare(only: str) -> None:
     _print(f"Chains on the head {name}", header, rows)
 
 
+def isolate(only: str) -> None:
+    """Every method alone, beside the public board."""
+    head = heads.head(board.HEAD)
+    for title, make in (
+        ("Background removal from the true total field", board.background),
+        ("Inversion of the true local field (or total field)", board.inversion),
+        ("Chains from the true total field", board.chains),
+    ):
+        found = list(make(head, only))
+        header = list(dict.fromkeys(name for _, scores in found for name in scores))
+        rows = [[name, *(f"{scores[h]:.3g}" if h in scores else "-" for h in header)] for name, scores in found]
+        _print(title, ["method", *header], rows)
+
+
 def measure(only: str) -> None:
     """CPU seconds beside QSM.rs."""
     rows = [[name, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"] for name, ours, theirs in speed.table(only)]
@@ -71,7 +85,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(PARTS, (accuracy, compare, measure, plan_and_share, disturb), strict=True):
+    for part, make in zip(PARTS, (accuracy, compare, isolate, measure, plan_and_share, disturb), strict=True):
         if part in parts:
             make(options.only)
 

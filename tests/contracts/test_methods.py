@@ -23,7 +23,8 @@ from qsmxt.geometry import Grid
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.registry.methods import Method, all_methods
 
-METHODS = all_methods()
+#: Methods with weights of the user are tested with a network of a few nodes in ``inversion/test_network.py``.
+METHODS = {name: m for name, m in all_methods().items() if m.extra is None}
 
 SHAPE = (20, 22, 18)
 GRID = Grid(SHAPE, (2.0, 2.0, 2.0))
@@ -153,8 +154,18 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("empty", "masking"): "a step may leave nothing and the next section add to it; the first user of the mask refuses",
 }
 
-#: Parameters of methods that have no default to run with.
-PARAMETERS = {"referencing.region": {"labels": (1,)}}
+#: Numbers of iterations that suffice here: what is tested holds after any number.
+FEW = {"iterations": 10, "streak_iterations": 5, "rounds": 1}
+
+
+def _few(method: Method) -> dict[str, object]:
+    """Less work than by default, for inversions."""
+    declared = {d.name: d.default for d in method.declared_parameters()} if method.stage == "inversion" else {}
+    return {name: few for name, few in FEW.items() if isinstance(declared.get(name), int) and declared[name] > few}
+
+
+#: Parameters that are not the default.
+PARAMETERS = {name: _few(m) for name, m in METHODS.items()} | {"referencing.region": {"labels": (1,)}}
 
 
 def exempt(check: str, method: Method) -> bool:
@@ -171,7 +182,7 @@ def names(method: Method) -> tuple[str, ...]:
 
 
 def run(method: Method, given: dict, grid: Grid = GRID, **more) -> dict[str, np.ndarray]:
-    return method.run(given, grid, PARAMETERS.get(method.name), **more)
+    return method.run(given, grid, PARAMETERS[method.name], **more)
 
 
 @cache
@@ -347,3 +358,64 @@ def test_methods_called_linear_scale_with_the_field(method: Method):
             assert np.abs(scaled[name] - 2.5 * value).max() <= 1e-4 * np.abs(2.5 * value).max(), name
         else:
             assert np.array_equal(scaled[name], value), name
+
+
+def _box(*ranges: slice) -> Callable[[str, np.ndarray], np.ndarray]:
+    """Change that cuts a box out of every volume."""
+    return lambda name, value: np.ascontiguousarray(value[(..., *ranges)]) if np.ndim(value) >= 3 else value
+
+
+def _vanish(name: str, value: np.ndarray) -> np.ndarray:
+    dark = ("magnitude", "coil_magnitude", "combined_magnitude", "homogeneous_magnitude", "mask_input", "s0")
+    return np.zeros_like(value) if name in dark else value
+
+
+def _first_echo(name: str, value: np.ndarray) -> np.ndarray:
+    if name == "echo_times":
+        return value[:1]
+    if name in ("coil_phase", "coil_magnitude"):
+        return value[:, :1]
+    return value[:1] if ARTIFACTS[name].kind == "echoes" else value
+
+
+def _equal_times(name: str, value: np.ndarray) -> np.ndarray:
+    return np.array([0.005, 0.005, 0.015]) if name == "echo_times" else value
+
+
+#: Input that breaks careless code: change of the arrays, grid.
+AWKWARD: dict[str, tuple[Callable[[str, np.ndarray], np.ndarray], Grid]] = {
+    "prime sizes, mask up to the border": (
+        _box(slice(1, 18), slice(2, 21), slice(3, 16)), Grid((17, 19, 13), (2.0, 2.0, 2.0))
+    ),
+    "one slice": (_box(slice(None), slice(None), slice(9, 10)), Grid((20, 22, 1), (2.0, 2.0, 2.0))),
+    "thick slices": (_box(slice(None), slice(None), slice(2, 17, 5)), Grid((20, 22, 3), (2.0, 2.0, 10.0))),
+    "no magnitude": (_vanish, GRID),
+    "one echo": (_first_echo, GRID),
+    "equal echo times": (_equal_times, GRID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+@pytest.mark.parametrize("method", cases("awkward"))
+def test_awkward_input_is_served_or_refused(method: Method, case: str):
+    """A result with the shape of its grid, finite, zero outside the mask; or an error that names what is wrong."""
+    change, grid = AWKWARD[case]
+    given = inputs(names(method), change)
+    if grid is GRID and all(np.array_equal(value, arrays()[name]) for name, value in given.items()):
+        return  # the method does not see the difference
+    try:
+        products = run(method, given, grid)
+    except QSMxTError as error:
+        told = str(error)
+        assert any(name in told for name in (*names(method), "grid", "shape")), told
+        assert "expected" in told and "found" in told, told
+        return
+    for name, value in products.items():
+        assert np.isfinite(value).all(), name
+        if ARTIFACTS[name].kind not in ("echoes", "acquisition"):
+            assert value.shape == grid.shape, name
+        if name in MASKED and "mask" in given:
+            assert not value[..., ~given["mask"]].any(), name
+        if case == "equal echo times" and name in ("total_field", "r2star"):
+            good = plain(method.name)[name][given["mask"]] if "mask" in given else plain(method.name)[name]
+            assert np.abs(value).max() <= 100 * np.abs(good).max(), f"{name} is divided by a difference of zero"

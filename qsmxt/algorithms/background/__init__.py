@@ -36,4 +36,5 @@ from qsmxt.algorithms.background.msmv import msmv as msmv
 from qsmxt.algorithms.background.pdf import pdf as pdf
 from qsmxt.algorithms.background.resharp import resharp as resharp
 from qsmxt.algorithms.background.sharp import sharp as sharp
+from qsmxt.algorithms.background.tvpdf import tvpdf as tvpdf
 from qsmxt.algorithms.background.vsharp import vsharp as vsharp

@@ -30,12 +30,14 @@ Milovic et al. 2021 (doi:10.1002/mrm.28435); L-curve: Hansen 1992 (doi:10.1137/1
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.differences import Shrinkage, gradient
-from qsmxt.algorithms.domain import Domain, change, filtered, scale, update
+from qsmxt.algorithms.differences import gradient
+from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.algorithms.solvers import norm
 from qsmxt.errors import InputError
 from qsmxt.registry.methods import Progress
@@ -71,30 +73,40 @@ def weight_of(
 
 
 def total_variation(
-    domain: Domain, weight: float, penalty: float, iterations: int, tolerance: float, progress: Progress | None = None
-) -> np.ndarray:
-    r"""ADMM for :math:`\tfrac12\|D\chi - f\|^2 + \lambda\|\nabla\chi\|_1` on the box, a pair of transforms a step."""
+    domain: Domain,
+    weight: float,
+    penalty: float,
+    iterations: int,
+    tolerance: float,
+    progress: Progress | None = None,
+    engine: Engine = HOST,
+) -> Any:
+    r"""ADMM for :math:`\tfrac12\|D\chi - f\|^2 + \lambda\|\nabla\chi\|_1` on the box, a pair of transforms a step.
+
+    The map is where ``engine`` computes.
+    """
     grid, rho = domain.grid, penalty * weight
     dipole = domain.dipole()
     gain = np.float32(rho) * kernels.negative_laplacian(grid)
     gain += dipole * dipole
     gain[0, 0, 0] = 1
-    data = fourier.forward(domain.field)
-    scale(data, dipole / gain)
+    data = engine.forward(engine.send(domain.field))
+    engine.scale(data, engine.send(dipole / gain))
     gain = np.float32(rho) / gain
     gain[0, 0, 0] = 0
     del dipole
-    shrinkage = Shrinkage(grid)
-    chi = fourier.inverse(data.copy(), grid.shape)
-    right = np.empty(grid.shape, dtype=np.float32)
+    gain = engine.send(gain)
+    shrinkage = engine.shrinkage(grid)
+    chi = engine.inverse(engine.copy(data), grid.shape)
+    right = engine.copy(chi)
     for iteration in range(iterations):
         shrinkage.step(chi, 1 / penalty, right)
-        spectrum = fourier.forward(right)
-        update(spectrum, gain, data)
-        old, chi = chi, fourier.inverse(spectrum, grid.shape)
+        spectrum = engine.forward(right)
+        engine.update(spectrum, gain, data)
+        old, chi = chi, engine.inverse(spectrum, grid.shape)
         if progress:
             progress((iteration + 1) / iterations)
-        if change(chi, old) < tolerance:
+        if engine.change(chi, old) < tolerance:
             break
     return chi
 

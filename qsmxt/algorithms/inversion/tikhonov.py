@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -57,13 +58,15 @@ def tikhonov(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with a quadratic penalty; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     dipole = domain.dipole()
     weight = np.float32(parameters.weight)
     penalty = kernels.negative_laplacian(domain.grid) * weight if parameters.penalised == "gradient" else weight
     denominator = dipole * dipole + penalty
     denominator[0, 0, 0] = 1
-    chi = filtered(domain.field, np.divide(dipole, denominator, out=denominator))
+    transfer = np.divide(dipole, denominator, out=denominator)
+    chi = engine.filtered(engine.send(domain.field), engine.send(transfer))
     if progress:
         progress(1.0)
-    return domain.finish(chi)
+    return engine.finish(domain, chi)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -65,7 +66,8 @@ def tkd(
     >>> float(tkd(field, mask, grid)[4, 4, 3].round(3)) > 0
     True
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     dipole = domain.dipole()
     limited = np.copysign(np.maximum(np.abs(dipole), np.float32(parameters.threshold)), dipole)
     if parameters.correct:
@@ -73,7 +75,7 @@ def tkd(
         limited *= np.float32(np.average(dipole / limited, weights=weights))
     np.divide(1, limited, out=limited)
     limited[0, 0, 0] = 0
-    chi = filtered(domain.field, limited)
+    chi = engine.filtered(engine.send(domain.field), engine.send(limited))
     if progress:
         progress(1.0)
-    return domain.finish(chi)
+    return engine.finish(domain, chi)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -53,10 +54,12 @@ def tsvd(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by truncated division; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     dipole = domain.dipole()
     keep = np.abs(dipole) >= np.float32(parameters.threshold)
-    chi = filtered(domain.field, np.divide(1, dipole, out=np.zeros_like(dipole), where=keep))
+    transfer = np.divide(1, dipole, out=np.zeros_like(dipole), where=keep)
+    chi = engine.filtered(engine.send(domain.field), engine.send(transfer))
     if progress:
         progress(1.0)
-    return domain.finish(chi)
+    return engine.finish(domain, chi)

@@ -28,8 +28,10 @@ import numpy as np
 
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import HOST, engine_of, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
+from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -77,12 +79,17 @@ def tv(
     field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with a total-variation prior; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     weights = domain.weights(field_noise)
+    if weights is not None and engine is not HOST:
+        raise InputError(
+            "field_noise: expected none with a field on a device, found one; leave it out or use NumPy arrays"
+        )
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     limits = parameters.iterations, parameters.tolerance
     if weights is None:
-        return domain.finish(total_variation(domain, weight, parameters.penalty, *limits, progress))
+        return engine.finish(domain, total_variation(domain, weight, parameters.penalty, *limits, progress, engine))
     weights *= weights
     rho = parameters.penalty * weight
     solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)

@@ -1,0 +1,127 @@
+r"""TV-PDF: dipole fields of free sources outside and of sparse sources inside, fitted together.
+
+.. math:: x = \arg\min \tfrac12 \|M\,(f - d * x)\|_2^2 + \lambda\,\|M\,\nabla x\|_1, \qquad
+          f_l = \begin{cases} f - d * (\bar M x) & \text{inside} \\ d * (M x) & \text{at the rim} \end{cases}
+
+with f the total field (ppm, ``(x, y, z)``), d the unit dipole, M the mask and :math:`\bar M` what is outside it.
+PDF (:mod:`qsmxt.algorithms.background.pdf`) explains all of the field by sources outside, as far as it can, and so
+takes the harmonic part of the local field with it. Here sources inside compete: their total variation costs something,
+but less than a fit of the field of a nucleus by many weak sources around the head. The minimum is that of
+:func:`qsmxt.algorithms.inversion.tvtfi.tvtfi`, of which the field of the sources outside is kept, so any inversion can
+follow. The boundary values that its start subtracts use up the field of the outermost layer of voxels; there the local
+field is that of the sources found inside.
+
+The whole mask is kept. Over the whole brain of a digital head (7 T, 1 mm) the local field has an NRMSE of 12 %; 24 %
+without the outermost layer's own rule and 37 % with the best method that looks for the background alone.
+
+Parameters
+    ``weight``: of the total variation; with 2e-4 the error above is 18 %. ``iterations``: fewer leave more of the
+    background, more fit noise; the error is 21 % after 40. ``margin``: shell around the mask for sources outside.
+
+References
+----------
+Liu et al. 2011 (doi:10.1002/nbm.1670); Liu et al. 2017 (doi:10.1002/mrm.26331).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsmxt.algorithms import kernels
+from qsmxt.algorithms.background.lbv import without_boundary
+from qsmxt.algorithms.cropping import Crop
+from qsmxt.algorithms.domain import checked_mask, filtered
+from qsmxt.geometry import Grid
+from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+
+@dataclass(frozen=True)
+class TVPDFParameters:
+    """Parameters of :func:`tvpdf`."""
+
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, help="weight of the total variation of the sources inside the mask"
+    )
+    iterations: int = parameter(22, at_least=1, help="iterations; more also fit noise")
+    margin: float = parameter(
+        8.0, unit="mm", at_least=0, help="width of the shell around the mask in which background sources may lie"
+    )
+
+
+@method(
+    stage="background",
+    key="tvpdf",
+    title="Projection onto dipole fields with sparse sources inside (TV-PDF)",
+    consumes=("total_field", "mask"),
+    optional=("field_noise", "fit_quality"),
+    produces=("local_field", "eroded_mask"),
+    parameters=TVPDFParameters,
+    references=("liu2011pdf", "liu2017tfi"),
+    sentence=(
+        "The background field was removed by a joint fit of dipole fields from unregularised sources outside the mask "
+        "and from sources of small total variation inside (weight {weight:g}, {iterations} iterations)."
+    ),
+    cost=Cost(bytes_per_voxel=70, seconds_per_megavoxel=1.0),
+)
+def tvpdf(
+    total_field: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    parameters: TVPDFParameters = TVPDFParameters(),
+    *,
+    progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
+    fit_quality: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Local field (ppm) and the region where it is defined (the mask), from the total field (ppm); see the module.
+
+    Parameters
+    ----------
+    total_field
+        Relative field of all sources, ppm, ``(x, y, z)``.
+    mask
+        Where the field is known, bool.
+    grid
+        Sampling and direction of B0.
+    field_noise
+        Standard deviation of the field, ppm; without it all voxels weigh the same.
+    fit_quality
+        Agreement of the echoes, 0 to 1; without it all are trusted.
+
+    Raises
+    ------
+    InputError
+        If the mask has no voxel whose six neighbours are in it, or the input is unusable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid = Grid((24, 24, 24))
+    >>> x, y, z = np.indices(grid.shape, dtype=np.float32) - 11.5
+    >>> field = 0.01 * (x**2 - y**2)
+    >>> mask = x**2 + y**2 + z**2 < 100
+    >>> local, kept = tvpdf(field, mask, grid)
+    >>> bool(local[mask].std() < 0.02 * field[mask].std()), bool((kept == mask).all())
+    (True, True)
+    """
+    # imported here: inversions of the total field start with the methods of this package
+    from qsmxt.algorithms.inversion.tvtfi import TVTFIParameters, tvtfi
+
+    mask = checked_mask(mask, grid)
+    settings = TVTFIParameters(weight=parameters.weight, iterations=parameters.iterations, margin=parameters.margin)
+    chi, local = tvtfi(
+        total_field, mask, grid, settings, progress=progress, field_noise=field_noise, fit_quality=fit_quality
+    )
+    rim = mask & ~without_boundary(mask)
+    local[rim] = _field(chi, mask, grid)[rim]
+    return local, mask.copy()
+
+
+def _field(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Field (ppm) of the sources ``chi`` in ``mask``, without periodic copies."""
+    tight = Crop.around(mask, grid)
+    length = max((b - a) * v for a, b, v in zip(tight.start, tight.stop, grid.voxel_size, strict=True))
+    crop = Crop.around(mask, grid, padding=length / 2)
+    return crop.restore(filtered(crop.extract(chi), kernels.dipole(crop.grid, "greens")))
