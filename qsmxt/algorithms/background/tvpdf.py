@@ -63,7 +63,7 @@ class TVPDFParameters:
         "The background field was removed by a joint fit of dipole fields from unregularised sources outside the mask "
         "and from sources of small total variation inside (weight {weight:g}, {iterations} iterations)."
     ),
-    cost=Cost(bytes_per_voxel=70, seconds_per_megavoxel=1.0),
+    cost=Cost(bytes_per_voxel=48, seconds_per_megavoxel=1.0),
 )
 def tvpdf(
     total_field: np.ndarray,
