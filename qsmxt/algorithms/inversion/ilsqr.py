@@ -33,7 +33,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import divergence, gradient
 from qsmxt.algorithms.domain import Domain, filtered, scale
-from qsmxt.algorithms.solvers import lsmr
+from qsmxt.algorithms.solvers import Operator, lsmr
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -135,22 +135,28 @@ def quick_estimate(domain: Domain, dipole: np.ndarray) -> np.ndarray:
     return np.where(domain.mask, slope * (quick - x.mean()) + y.mean(), 0).astype(np.float32)
 
 
-def _streaks(chi: np.ndarray, weights: np.ndarray, cone: np.ndarray, grid: Grid, iterations: int) -> np.ndarray:
-    """The part of ``chi`` inside the cone that smooths it where ``weights`` are high."""
-    keep = cone.astype(np.float32)
-    keep[0, 0, 0] = 0
+def streak_operator(weights: np.ndarray, cone: np.ndarray, grid: Grid) -> tuple[Operator, Operator]:
+    """Weighted gradient of the part of a map inside the ``cone`` (half spectrum, 0 or 1), and its adjoint."""
 
     def forward(x: np.ndarray) -> np.ndarray:
-        slopes = gradient(filtered(x, keep), grid)
+        slopes = gradient(filtered(x, cone), grid)
         slopes *= weights
         return slopes
 
     def adjoint(y: np.ndarray) -> np.ndarray:
-        return filtered(divergence(weights * y, grid), keep)
+        return filtered(divergence(weights * y, grid), cone)
 
+    return forward, adjoint
+
+
+def _streaks(chi: np.ndarray, weights: np.ndarray, cone: np.ndarray, grid: Grid, iterations: int) -> np.ndarray:
+    """The part of ``chi`` inside the cone that smooths it where ``weights`` are high."""
+    keep = cone.astype(np.float32)
+    keep[0, 0, 0] = 0
     right = gradient(chi, grid)
     right *= weights
-    return filtered(lsmr(forward, adjoint, right, tolerance=1e-3, iterations=iterations).x, keep)
+    found = lsmr(*streak_operator(weights, keep, grid), right, tolerance=1e-3, iterations=iterations)
+    return filtered(found.x, keep)
 
 
 def _stretched(values: np.ndarray, low: float, high: float, mask: np.ndarray) -> np.ndarray:
