@@ -1,12 +1,12 @@
-"""``python -m benchmarks [accuracy] [chains] [board] [speed] [scale] [faults]``: the tables of the documentation."""
+"""``python -m benchmarks [PART ...] [--only TEXT]``: print the tables of the documentation."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import board, chains, faults, heads, scale, speed
+from benchmarks import board, chains, conversion, faults, heads, scale, speed
 
-PARTS = ("accuracy", "chains", "board", "speed", "scale", "faults")
+PARTS = ("accuracy", "chains", "board", "speed", "scale", "faults", "conversion")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -78,6 +78,12 @@ def disturb(only: str) -> None:
     _print("Faults", ["place", "what happened"], [list(row) for row in faults.table()])
 
 
+def index(only: str) -> None:
+    """The table of a large DICOM tree."""
+    rows = [[name, f"{cpu:.1f}", f"{wall:.1f}"] for name, cpu, wall in conversion.table() if only in name]
+    _print("From a DICOM tree to the table", ["tree", "CPU seconds", "seconds"], rows)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -85,7 +91,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(PARTS, (accuracy, compare, isolate, measure, plan_and_share, disturb), strict=True):
+    for part, make in zip(PARTS, (accuracy, compare, isolate, measure, plan_and_share, disturb, index), strict=True):
         if part in parts:
             make(options.only)
 

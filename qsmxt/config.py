@@ -85,6 +85,10 @@ class OutputSettings:
     t2star: bool = parameter(False, help="map of T2*")
     separation: bool = parameter(False, help="maps of paramagnetic and diamagnetic susceptibility")
     segmentation: bool = parameter(False, help="regions in GRE and T1w space, and statistics of all maps in them")
+    export_dicom: bool = parameter(False, help="all maps also as DICOM series, in the folder dicom of the session")
+    source_dicom: str | None = parameter(
+        None, help="DICOM of the scanner, file or folder: exported series join the study of their subject"
+    )
 
 
 @dataclass(frozen=True)

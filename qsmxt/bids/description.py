@@ -24,6 +24,7 @@ BIDS_VERSION = "1.10.0"
 IGNORED = (
     "*.html",
     "figures",
+    "dicom",
     "sub-*/log",
     "*_xfm.*",
     "*_stats.*",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qsmxt.convert.archives import Problem
     from qsmxt.convert.dicom import Progress, Report, Settings
     from qsmxt.convert.nifti_table import NiftiRow
+    from qsmxt.convert.review import Review
 
 _EPILOG = """\
 examples:
@@ -81,8 +82,8 @@ def _add_dicom(commands: Any) -> None:
         help="label of the session: the date of the study (default), its number, none, or a regular expression",
     )  # fmt: skip
     table = parser.add_argument_group("table")
-    table.add_argument("--mapping", type=Path, metavar="TSV", help="replay the decisions of an earlier conversion")
-    table.add_argument("--save-mapping", type=Path, metavar="TSV", help="also save the decisions here")
+    table.add_argument("--mapping", type=Path, metavar="FILE", help="replay the decisions of an earlier conversion")
+    table.add_argument("--save-mapping", type=Path, metavar="FILE", help="also save the decisions here (.tsv or .toml)")
     _add_common(table)
     privacy = parser.add_argument_group("privacy")
     privacy.add_argument("--anonymise", action="store_true", help="remove identity, number subjects, shift dates")
@@ -127,6 +128,7 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--kind", metavar="KIND", help="chi, swi, minIP, t2star, r2star, ...; default: from the name")
     parser.add_argument("--description", metavar="TEXT", help="series description")
     parser.add_argument("--series-number", type=_positive, metavar="N")
+    parser.add_argument("--multiframe", action="store_true", help="one enhanced multi-frame file instead of slices")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.set_defaults(run=run_export)
 
@@ -148,6 +150,7 @@ def run_dicom(options: argparse.Namespace, console: Console) -> int:
     """``qsmxt-convert dicom``."""
     from qsmxt.convert.dicom import convert_table, read_table
     from qsmxt.convert.mapping import save_mapping
+    from qsmxt.convert.review import Review
 
     settings = _dicom_settings(options)
     with progress_bar(console) as progress:
@@ -158,9 +161,11 @@ def run_dicom(options: argparse.Namespace, console: Console) -> int:
         if options.dry_run:
             _print_plan(table.rows, table.problems, options.bids_dir, options.overwrite)
             return 0
-        asks = _is_terminal() and not options.yes and options.mapping is None
-        if asks and not review(table.rows, console, read_line):
-            return 0
+        if _is_terminal() and not options.yes and options.mapping is None:
+            session = Review(list(table.rows))
+            if not review(session, console, read_line):
+                return 0
+            table.rows[:] = session.rows
         with progress_bar(console) as progress:
             report = convert_table(table, options.bids_dir, settings, progress=progress)
         if options.save_mapping is not None:
@@ -185,26 +190,23 @@ def _dicom_settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def review(rows: list[Any], console: Console, ask: Callable[[str], str | None]) -> bool:
-    """Show the table until it is accepted; ``rows`` is changed in place. Returns whether to convert.
+def review(session: Review, console: Console, ask: Callable[[str], str | None]) -> bool:
+    """Show the table until it is accepted or left. Returns whether to convert.
 
     Parameters
     ----------
-    rows
-        The table.
+    session
+        The table and what can be done to it.
     console
         Where it is drawn.
     ask
         Gives the next command for a prompt, or ``None`` at the end of the input, which means to leave.
     """
-    from qsmxt.convert.review import HELP, Review, rich_table
-
-    session = Review(list(rows))
-    console.print(HELP, markup=False)
+    console.print(session.help, markup=False)
     shown: list[Any] | None = None
     while session.finished is None:
         if session.rows is not shown:
-            console.print(rich_table(session.rows))
+            console.print(session.drawing())
             for text in session.warnings():
                 console.print(f"! {text}", markup=False, style="yellow")
             shown = session.rows
@@ -212,7 +214,6 @@ def review(rows: list[Any], console: Console, ask: Callable[[str], str | None]) 
         answer = session.command("quit" if command is None else command)
         if answer:
             console.print(answer, markup=False)
-    rows[:] = session.rows
     return session.finished
 
 
@@ -226,8 +227,9 @@ def read_line(prompt: str) -> str | None:
 
 def run_nifti(options: argparse.Namespace, console: Console) -> int:
     """``qsmxt-convert nifti``."""
-    from qsmxt.convert.nifti import NiftiSettings, convert_nifti, output_of, read_nifti_table
-    from qsmxt.convert.nifti_table import check_table, save_table
+    from qsmxt.convert.nifti import SAVED_TABLE, NiftiSettings, convert_nifti, read_nifti_table
+    from qsmxt.convert.nifti_review import NiftiReview
+    from qsmxt.convert.nifti_table import save_table
 
     columns = ("sub", "ses", "acq", "suffix", "MagneticFieldStrength")
     settings = NiftiSettings(
@@ -242,19 +244,32 @@ def run_nifti(options: argparse.Namespace, console: Console) -> int:
         save_table(options.save_table, rows)
         console.print(f"{len(rows)} volumes listed in {options.save_table}; fill it and give it to --table")
         return 0
-    if _is_terminal() and not options.yes and not options.dry_run:
-        ask_for_missing(rows, console, read_line)
     if options.dry_run:
-        problems = check_table(rows)
-        for row in rows:
-            target = f"{output_of(row, rows)}.nii.gz" if row.suffix != "skip" and not problems else row.suffix
-            print(f"{row.title} -> {target or '?'}")
-        for text in problems:
-            console.print(f"! {text}", markup=False, style="yellow")
+        _print_nifti_plan(rows, console)
         return 0
+    if _is_terminal() and not options.yes:
+        ask_for_missing(rows, console, read_line)
+        session = NiftiReview(list(rows))
+        if not review(session, console, read_line):
+            return 0
+        rows = session.rows
     with progress_bar(console) as progress:
         report = convert_nifti(rows, options.source, options.bids_dir, overwrite=options.overwrite, progress=progress)
+    if report.written and options.table is None:
+        save_table(options.bids_dir / SAVED_TABLE, rows)
     return print_report(report, console)
+
+
+def _print_nifti_plan(rows: Sequence[NiftiRow], console: Console) -> None:
+    from qsmxt.convert.nifti import output_of
+    from qsmxt.convert.nifti_table import check_table
+
+    problems = check_table(rows)
+    for row in rows:
+        target = f"{output_of(row, rows)}.nii.gz" if row.suffix != "skip" and not problems else row.suffix
+        print(f"{row.title} -> {target or '?'}")
+    for text in problems:
+        console.print(f"! {text}", markup=False, style="yellow")
 
 
 def _patterns(texts: Iterable[str]) -> dict[str, str]:
@@ -298,9 +313,11 @@ def run_export(options: argparse.Namespace, console: Console) -> int:
 
     written = export_dicom(
         options.map, options.sidecar, options.out_dir, options.source_dicom, kind=options.kind,
-        description=options.description, series_number=options.series_number, overwrite=options.overwrite,
+        description=options.description, series_number=options.series_number, multiframe=options.multiframe,
+        overwrite=options.overwrite,
     )  # fmt: skip
-    console.print(f"{len(written)} slices written to {options.out_dir}", markup=False)
+    what = "multi-frame file" if options.multiframe else "slices"
+    console.print(f"{len(written)} {what} written to {options.out_dir}", markup=False)
     return 0
 
 

@@ -27,7 +27,7 @@ DESCRIPTOR_FILE = Path(__file__).resolve().parents[2] / "boutiques.json"
 INFORMING = ("--help", "--version", "--help-methods")
 
 #: Options that name something that must be there.
-_FILES = ("bids_filter_file", "config_file", "derivatives", "use_plugin", "template_dir")
+_FILES = ("bids_filter_file", "config_file", "derivatives", "use_plugin", "template_dir", "source_dicom")
 
 _COMMAND = "mkdir -p [OUTPUT_DIR]; qsmxt [BIDS_DIR] [OUTPUT_DIR] [ANALYSIS_LEVEL] [PARTICIPANT_LABEL] [SESSION_LABEL]"
 

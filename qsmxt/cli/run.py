@@ -110,8 +110,9 @@ def run_participants(options: Options, settings: Settings) -> int:
     from qsmxt.workflows.watch import Outcome
 
     prepared, skipped = prepare(
-        selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives)
-    )
+        selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives),
+        source_finder(settings),
+    )  # fmt: skip
     skipped += [Outcome(r.name, r.subject, "skipped", r.error, exit_code=65) for r in selection.rejected]
     if options.dry_run:
         from qsmxt.workflows.dry_run import describe_plans
@@ -138,6 +139,19 @@ def segmentation_planner(options: Options, settings: Settings) -> Any:
         derivatives=resolved(options.derivatives),
         work_dir=options.work_dir.resolve(),
     )
+
+
+def source_finder(settings: Settings) -> Any:
+    """What finds a DICOM file of the study of a unit, or nothing if exported series shall not join one."""
+    outputs = settings.outputs
+    if outputs.source_dicom is None:
+        return None
+    if not outputs.export_dicom:
+        logger.warning("--source-dicom has no effect without --export-dicom")
+        return None
+    from qsmxt.workflows.dicom import SourceFinder
+
+    return SourceFinder(Path(outputs.source_dicom).resolve())
 
 
 def resolved(derivatives: Mapping[str, Path]) -> dict[str, Path]:

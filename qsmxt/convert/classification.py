@@ -20,7 +20,7 @@ _COMPUTED = frozenset(
     {
         "SWI", "MIP", "MINIP", "MIN IP", "MNIP", "MPR", "PROJECTION IMAGE", "SECONDARY", "CSA MPR", "MEAN", "ADC", "FA",
         "TRACEW", "SUBTRACTION", "REFORMATTED", "T1 MAP", "T2 MAP", "T2_STAR MAP", "T2*", "R2_STAR MAP", "POSDISP",
-        "QSM", "W", "F", "IP", "OP", "FF",
+        "QSM", "W", "F", "IP", "OP", "FF", "WATER", "FAT", "FAT_FRACTION", "WATER_FRACTION", "IN_PHASE", "OUT_OF_PHASE",
     }
 )  # fmt: skip
 _LOCALIZER = re.compile(r"locali[sz]er|scout|survey", re.IGNORECASE)
@@ -127,7 +127,7 @@ def _first_reading(row: Row, has_phase: bool) -> None:
         row.type, row.suffix = "T1w", "T1w" if denoised else "UNIT1"
     elif values & _COMPUTED:
         row.type = "extra"
-    elif "MOSAIC" in values:
+    elif values & {"MOSAIC", "VFRAME"}:
         row.type = "skip"
         row.warnings.append("mosaic of an echo-planar series")
     elif "LOCALIZER" in values or (_LOCALIZER.search(source.series_description) and row.slices < 16):

@@ -155,9 +155,14 @@ def describe(dataset: Path, name: str | None = None, ignored: Iterable[str] = ()
     return written
 
 
-def add_participants(dataset: Path, people: Mapping[str, Mapping[str, str]]) -> Path:
-    """Add participants that ``participants.tsv`` does not have; what it has is kept as it is."""
+def add_participants(dataset: Path, people: Mapping[str, Mapping[str, str]]) -> Path | None:
+    """Add participants that ``participants.tsv`` does not have; what it has is kept as it is.
+
+    Nothing is written for nobody: a table without lines would contradict the folders.
+    """
     path = dataset / "participants.tsv"
+    if not people:
+        return None
     columns, rows = read_tsv(path) if path.exists() else (["participant_id", "age", "sex"], [])
     known = {row.get("participant_id") for row in rows}
     for subject, facts in sorted(people.items()):

@@ -3,7 +3,8 @@
 Classic files: the planes of one volume are laid out in a folder of their own, so that exactly one volume must come
 back. Multi-frame files hold many volumes; what comes back is matched with the planes by their stored pixels, since
 neither the names of the outputs nor their order is documented. If the pixels cannot be decoded here, echo time and
-part decide, and an ambiguity is an error.
+part decide. Where nothing matches, the planes of the volume are converted as classic files
+(:mod:`qsmxt.convert.planes`); what cannot be decoded then either is an error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.convert.planes import write_planes
 from qsmxt.convert.volumes import Volume
 from qsmxt.errors import InputError, MissingProgramError
 
@@ -94,13 +96,15 @@ class Converter:
         self.messages = []
         alone = sum(source.frames for source in _sources(volume)) == len(volume.frames)
         if any(source.multiframe for source in _sources(volume)) and not alone:
-            found = self._match(volume)
+            try:
+                found = self._match(volume)
+            except InputError:
+                planes = stored_planes(volume)
+                if planes is None:
+                    raise
+                found = self._of_planes(volume, planes)
         else:
-            outputs = self._run(volume.paths)
-            if len(outputs) != 1:
-                names = ", ".join(f"{o.name} {o.stored.shape}" for o in outputs) or "none"
-                raise InputError(f"dcm2niix: expected one volume of {len(volume.frames)} slices, found {names}")
-            found = outputs[0]
+            found = self._only(volume, volume.paths)
         rows, columns, slices = volume.matrix
         if sorted(found.stored.shape) != sorted((rows, columns, slices)):
             raise InputError(
@@ -108,6 +112,23 @@ class Converter:
                 "slices are missing or unevenly spaced"
             )
         return found
+
+    def _only(self, volume: Volume, paths: list[str]) -> Converted:
+        """The one image that some files must give."""
+        outputs = self._run(paths)
+        if len(outputs) != 1:
+            names = ", ".join(f"{o.name} {o.stored.shape}" for o in outputs) or "none"
+            raise InputError(f"dcm2niix: expected one volume of {len(volume.frames)} slices, found {names}")
+        return outputs[0]
+
+    def _of_planes(self, volume: Volume, planes: np.ndarray) -> Converted:
+        """The image of planes of a multi-frame file, written as classic files for the purpose."""
+        folder = self.scratch / f"planes-{self._count:05d}"
+        folder.mkdir()
+        try:
+            return self._only(volume, [str(path) for path in write_planes(volume, planes, folder)])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, paths: list[str]) -> list[Converted]:
         self._count += 1

@@ -1,6 +1,7 @@
 r"""Write a map as DICOM slices that a picture archive accepts beside the images it was made from.
 
-Every slice is an instance of classic MR Image Storage with signed 16-bit numbers; the map is
+Every slice is an instance of classic MR Image Storage with signed 16-bit numbers (or all of them one instance of
+Enhanced MR Image Storage); the map is
 
 .. math:: v = \text{RescaleSlope} \cdot \text{stored},
 
@@ -30,8 +31,9 @@ from typing import Any
 import numpy as np
 
 import qsmxt
-from qsmxt.bids.entities import parse_name
+from qsmxt.bids.entities import SHORT_NAMES, parse_name
 from qsmxt.convert.dataset import read_json
+from qsmxt.convert.multiframe import multiframe as multiframe_instance
 from qsmxt.errors import InputError, MissingInputError, OutputError
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -114,6 +116,7 @@ def export_dicom(
     kind: str | None = None,
     description: str | None = None,
     series_number: int | None = None,
+    multiframe: bool = False,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write a 3-D NIfTI map as one DICOM series.
@@ -128,17 +131,21 @@ def export_dicom(
     out_dir
         New folder for the slices; it appears when all of them are written.
     source_dicom
-        A file of the source study, or a folder of them; gives patient, study and frame of reference.
+        A file of the source study, or a folder of them; gives patient, study and frame of reference. Of several
+        studies in a folder, the one that sidecar or labels name (:mod:`qsmxt.convert.source_study`).
     kind
         Key of :data:`KINDS`; default: from the name.
     description, series_number
         In place of those of the kind.
+    multiframe
+        Whether to write one enhanced multi-frame instance. Classic slices are the default because every archive and
+        viewer takes them.
     overwrite
         Whether a folder that is there may be replaced.
 
     Returns
     -------
-    Paths of the slices, in the order of the instance numbers.
+    Paths of the slices, in the order of the instance numbers; one path if multi-frame.
 
     Raises
     ------
@@ -152,21 +159,24 @@ def export_dicom(
         If the folder exists, or cannot be written.
     """
     path, target = Path(nifti), Path(out_dir)
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: expected a folder, found a file")
     if target.exists() and any(target.iterdir()) and not overwrite:
         raise OutputError(f"{target}: is there already; choose another folder or allow to overwrite it")
     chosen = find_kind(path, kind)
     facts = _facts(path, sidecar)
     values, affine = _load(path)
-    header = _header(path, facts, None if source_dicom is None else _source(Path(source_dicom)))
-    header.SeriesDescription = description or chosen.description
+    header = _header(path, facts, None if source_dicom is None else _source(Path(source_dicom), path, facts))
+    header.SeriesDescription = (description or _title(path, chosen))[:64]
     header.SeriesNumber = series_number or chosen.number
     header.ImageType = ["DERIVED", "SECONDARY", *chosen.image_type]
     planes, plane_affine = radiological(values * chosen.factor, affine)
     stored, slope = quantise(planes)
     digest = hashlib.sha256(stored.tobytes() + plane_affine.tobytes() + slope.encode()).hexdigest()
-    header.SeriesInstanceUID = _uid("series", header.StudyInstanceUID, header.SeriesDescription, digest)
+    form = ["enhanced"] if multiframe else []
+    header.SeriesInstanceUID = _uid("series", header.StudyInstanceUID, header.SeriesDescription, digest, *form)
     _describe_pixels(header, stored, slope, chosen)
-    return _write(header, stored, plane_affine, target)
+    return _write(header, stored, plane_affine, target, multiframe)
 
 
 def find_kind(path: Path, key: str | None = None) -> Kind:
@@ -242,22 +252,26 @@ def _facts(path: Path, sidecar: Mapping[str, Any] | str | Path | None) -> dict[s
     return read_json(Path(sidecar))
 
 
-def _source(path: Path) -> Any:
+def _source(path: Path, image: Path, facts: Mapping[str, Any]) -> Any:
     import pydicom
 
-    if not path.exists():
-        raise MissingInputError(f"source DICOM: expected a file or a folder, found nothing at {path}")
-    candidates = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for candidate in candidates:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                dataset = pydicom.dcmread(candidate, stop_before_pixels=True)
-        except Exception:  # not DICOM, or damaged: the next one will do
-            continue
-        if "StudyInstanceUID" in dataset:
-            return dataset
-    raise InputError(f"source DICOM: expected a DICOM image with a study, found none in {path}")
+    from qsmxt.convert.source_study import choose_study, find_studies
+
+    entities, _, _ = parse_name(image.name)
+    studies = find_studies(path)
+    chosen = choose_study(studies, [facts], entities.get("subject", ""), entities.get("session"), alone=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(chosen.path, stop_before_pixels=True, force=True)
+
+
+def _title(path: Path, kind: Kind) -> str:
+    """Description of the series: the quantity, and what tells acquisitions of one study apart."""
+    entities, _, _ = parse_name(path.name)
+    labels = [
+        f"{SHORT_NAMES.get(n, n)}-{entities[n]}" for n in ("acquisition", "reconstruction", "run") if n in entities
+    ]
+    return " ".join([kind.description, *labels])
 
 
 def _header(path: Path, facts: Mapping[str, Any], source: Any) -> Any:
@@ -359,7 +373,7 @@ def _window(stored: np.ndarray, slope: float) -> tuple[float, float]:
     return (low + high) / 2, max(high - low, slope, 1e-9)
 
 
-def _write(header: Any, stored: np.ndarray, affine: np.ndarray, target: Path) -> list[Path]:
+def _write(header: Any, stored: np.ndarray, affine: np.ndarray, target: Path, enhanced: bool) -> list[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -367,14 +381,13 @@ def _write(header: Any, stored: np.ndarray, affine: np.ndarray, target: Path) ->
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     try:
-        names = [_write_slice(header, stored, affine, index, partial) for index in range(len(stored))]
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            target.replace(old / "replaced")
-            partial.replace(target)
-            shutil.rmtree(old, ignore_errors=True)
+        if enhanced:
+            names = [_save(multiframe_instance(header, stored, affine, _uid, _fixed), partial / "00001.dcm")]
         else:
-            partial.replace(target)
+            slices = (_slice(header, stored, affine, index) for index in range(len(stored)))
+            names = [_save(one, partial / f"{one.InstanceNumber:05d}.dcm") for one in slices]
+        if not _same_files(partial, target):
+            _swap(partial, target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     finally:
@@ -382,17 +395,35 @@ def _write(header: Any, stored: np.ndarray, affine: np.ndarray, target: Path) ->
     return [target / name for name in names]
 
 
-def _write_slice(header: Any, stored: np.ndarray, affine: np.ndarray, index: int, folder: Path) -> str:
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
+def _swap(partial: Path, target: Path) -> None:
+    """Put a finished folder in its place."""
+    if not target.exists():
+        partial.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    target.replace(old / "replaced")
+    partial.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
 
-    instance = _uid("instance", header.SeriesInstanceUID, str(index))
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(MR_IMAGE_STORAGE), UID(instance)
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_uid("implementation"))
-    meta.ImplementationVersionName = "QSMXT"
-    dataset = FileDataset("", header, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPInstanceUID, dataset.InstanceNumber, dataset.AcquisitionNumber = instance, index + 1, 1
+
+def _same_files(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, byte for byte."""
+    if not other.is_dir():
+        return False
+    names = sorted(path.name for path in one.iterdir())
+    if names != sorted(path.name for path in other.iterdir()):
+        return False
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def _slice(header: Any, stored: np.ndarray, affine: np.ndarray, index: int) -> Any:
+    """One classic instance, without its file meta information."""
+    from pydicom.dataset import Dataset
+
+    dataset = Dataset()
+    dataset.update(header)
+    dataset.SOPInstanceUID = _uid("instance", header.SeriesInstanceUID, str(index))
+    dataset.InstanceNumber, dataset.AcquisitionNumber = index + 1, 1
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     columns, rows = affine[:3, 0] / sizes[0], affine[:3, 1] / sizes[1]
     position = affine[:3, 3] + index * affine[:3, 2]
@@ -404,9 +435,20 @@ def _write_slice(header: Any, stored: np.ndarray, affine: np.ndarray, index: int
     dataset.SliceThickness = dataset.SpacingBetweenSlices = _fixed(sizes[2])
     dataset.SmallestImagePixelValue, dataset.LargestImagePixelValue = int(stored[index].min()), int(stored[index].max())
     dataset.PixelData = stored[index].astype("<i2").tobytes()
-    name = f"{index + 1:05d}.dcm"
-    dataset.save_as(folder / name, enforce_file_format=True)
-    return name
+    return dataset
+
+
+def _save(dataset: Any, path: Path) -> str:
+    """Write an instance as a file; returns the name."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_uid("implementation"))
+    meta.ImplementationVersionName = "QSMXT"
+    FileDataset("", dataset, file_meta=meta, preamble=b"\0" * 128).save_as(path, enforce_file_format=True)
+    return path.name
 
 
 def _fixed(value: float) -> str:

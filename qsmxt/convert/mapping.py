@@ -1,18 +1,22 @@
 """A classification that is saved, edited by hand, and replayed on the next batch of the same scanner.
 
-A mapping is a table (TSV). The columns of :data:`MATCH` say which rows it means: shell patterns (``*``, ``?``), where
-``*`` or an empty cell stands for anything. The columns of :data:`DECIDE` say what becomes of them: ``auto`` keeps what
-the tags say, ``n/a`` leaves the entity out. The first line that matches a row decides.
+A mapping is a table: TSV, or the same as TOML (``[[series]]`` with a key for every column). The columns of
+:data:`MATCH` say which rows it means: shell patterns (``*``, ``?``), where ``*`` or an empty cell stands for anything.
+The columns of :data:`DECIDE` say what becomes of them: ``auto`` keeps what the tags say, ``n/a`` leaves the entity
+out. The first line that matches a row decides.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+from qsmxt.bids.atomic import write_text
 from qsmxt.convert.dataset import read_tsv, write_tsv
 from qsmxt.convert.table import Row
 from qsmxt.errors import InputError, MissingInputError
@@ -78,17 +82,39 @@ def load_mapping(path: str | Path) -> list[Line]:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"mapping: expected a file, found nothing at {path}")
-    columns, rows = read_tsv(path)
+    columns, rows = _read_toml(path) if path.suffix.lower() == ".toml" else read_tsv(path)
     unknown = [c for c in columns if c not in MATCH and c not in DECIDE]
     if unknown or "type" not in columns:
         known = ", ".join((*MATCH, *DECIDE))
         raise InputError(f"{path}: expected the column type, and others among {known}; found {unknown or 'no type'}")
     lines = []
-    for number, cells in enumerate(rows, start=2):
+    first = 1 if path.suffix.lower() == ".toml" else 2  # the header is the first line of a table
+    for number, cells in enumerate(rows, start=first):
         match = {c: "" if cells[c] == "n/a" else cells[c] for c in MATCH if c in cells}
         decide = {c: cells[c] for c in DECIDE if c in cells and cells[c] not in ("", "auto")}
         lines.append(Line(number, match, decide))
     return lines
+
+
+def _read_toml(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Keys and series of a mapping in TOML, as columns and rows of a table."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected TOML, found something else ({error})") from None
+    series = content.get("series")
+    if set(content) != {"series"} or not isinstance(series, list) or not all(isinstance(one, dict) for one in series):
+        raise InputError(
+            f"{path}: expected tables [[series]] and nothing else, found {', '.join(content) or 'nothing'}"
+        )
+    rows = [{key: _toml_cell(path, key, value) for key, value in one.items()} for one in series]
+    return list(dict.fromkeys(key for row in rows for key in row)), rows
+
+
+def _toml_cell(path: Path, key: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"{path}: {key}: expected a text or a number, found {value!r}")
+    return str(value)
 
 
 def apply_mapping(rows: Sequence[Row], mapping: Sequence[Line], name: str = "mapping") -> list[Row]:
@@ -154,7 +180,12 @@ def save_mapping(path: Path, rows: Iterable[Row]) -> Path:
             continue
         facts = {name: _literal(value) if value != "*" else value for name, value in facts.items()}
         lines.setdefault(tuple(facts.values()), {**facts, **decide})
-    return write_tsv(path, [*MATCH, *DECIDE], lines.values())
+    if path.suffix.lower() != ".toml":
+        return write_tsv(path, [*MATCH, *DECIDE], lines.values())
+    import tomli_w
+
+    series = [{key: value or ("" if key in MATCH else "n/a") for key, value in line.items()} for line in lines.values()]
+    return write_text(path, tomli_w.dumps({"series": series}))
 
 
 def _literal(text: str) -> str:

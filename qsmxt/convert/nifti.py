@@ -33,6 +33,8 @@ from qsmxt.convert.table import PARTS
 from qsmxt.convert.vendor import Image, scale_phases
 from qsmxt.errors import InputError, MissingInputError, OutputError, ParameterError, QSMxTError, SelectionError
 
+#: Where the table of a conversion is kept in the dataset.
+SAVED_TABLE = Path("code") / "qsmxt-convert" / "nifti.tsv"
 #: The presets that are tried if none is named: these, and ``words`` after the sidecars.
 AUTOMATIC = ("qsmxt", "dcm2niix")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,24 @@ class NiftiRow:
         cell = COLUMNS[column]
         if getattr(self, cell) in ("", None, 0) and value not in ("", None, "n/a"):
             setattr(self, cell, _cell(cell, value, self.path))
+
+    def edited(self, **changes: object) -> NiftiRow:
+        """A checked copy with some cells (by column) changed; an empty value empties a cell.
+
+        Raises
+        ------
+        InputError
+            If a column is unknown or cannot hold the value.
+        """
+        empty = NiftiRow(self.path)
+        row = replace(self)
+        for column, value in changes.items():
+            if column not in COLUMNS or column in ("path", "volume"):
+                raise InputError(f"column: expected one of {', '.join(COLUMNS)}, found {column!r}")
+            cell = COLUMNS[column]
+            bare = str(value).removeprefix("sub-").removeprefix("ses-")
+            setattr(row, cell, _cell(cell, bare, self.path) if bare else getattr(empty, cell))
+        return row
 
 
 def _cell(cell: str, value: object, path: str) -> object:

@@ -1,14 +1,15 @@
 """Look at the table of a conversion and change it, line by line.
 
-:class:`Review` holds the table and understands commands; it knows nothing of a terminal. :func:`rich_table` draws it.
+:class:`Review` holds the table and understands commands; it knows nothing of a terminal. :meth:`Review.drawing` draws
+it. :mod:`qsmxt.convert.nifti_review` does the same for the table of NIfTI volumes.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qsmxt.convert.plan import make_plan
 from qsmxt.convert.table import PARTS, TYPES, Row
@@ -25,14 +26,14 @@ CELLS = {
 }  # fmt: skip
 _NUMBERS = ("run", "inversion")
 
-HELP = f"""\
-  3 type=phase acq=QSM   change cells of line 3 (also 3-5, 3,7 or all)
-  3 skip                 leave line 3 out; any type can be given so: {", ".join(TYPES)}
+_HELP = """\
+  3 {example:<20} change cells of line 3 (also 3-5, 3,7 or all)
+  3 skip                 leave line 3 out; {words}
   names                  show the files that would be written
   undo                   take the last change back
   ok                     convert
   quit                   leave without converting
-cells: type, suffix, sub, ses, acq, rec, run, inv; nothing after = empties a cell"""
+cells: {cells}; nothing after = empties a cell"""
 
 
 @dataclass
@@ -47,9 +48,15 @@ class Review:
         ``None`` while it is being looked at, then whether to convert.
     """
 
-    rows: list[Row]
+    rows: list[Any]
     finished: bool | None = None
-    _history: list[list[Row]] = field(default_factory=list)
+    _history: list[list[Any]] = field(default_factory=list)
+
+    #: What can be typed.
+    help: ClassVar[str] = _HELP.format(
+        example="type=phase acq=QSM", words=f"any type can be given so: {', '.join(TYPES)}",
+        cells="type, suffix, sub, ses, acq, rec, run, inv",
+    )  # fmt: skip
 
     def command(self, text: str) -> str:
         """Carry out one command and say what came of it."""
@@ -69,7 +76,7 @@ class Review:
         if words[0] == "names":
             return self._names()
         if words[0] in ("help", "h", "?"):
-            return HELP
+            return self.help
         try:
             return self._change(words[0], shlex.split(text)[1:])
         except (InputError, ValueError) as error:
@@ -92,7 +99,7 @@ class Review:
 
     def _accept(self) -> str:
         try:
-            make_plan(self.rows)
+            self._outputs()
         except InputError as error:
             return f"not yet: {error}"
         self.finished = True
@@ -100,13 +107,24 @@ class Review:
 
     def _names(self) -> str:
         try:
-            return "\n".join(f"{path}.nii.gz" for unit in make_plan(self.rows) for path in unit.outputs)
+            return "\n".join(self._outputs())
         except InputError as error:
             return str(error)
 
+    def _outputs(self) -> list[str]:
+        """Files that would be written; raises :class:`InputError` if the table cannot be converted."""
+        return [f"{path}.nii.gz" for unit in make_plan(self.rows) for path in unit.outputs]
+
+    def _changes(self, assignments: Sequence[str]) -> dict[str, object]:
+        return _changes(assignments)
+
+    def drawing(self) -> RichTable:
+        """The table for a terminal."""
+        return rich_table(self.rows)
+
     def _change(self, which: str, assignments: Sequence[str]) -> str:
         numbers = line_numbers(which, len(self.rows))
-        changes = _changes(assignments)
+        changes = self._changes(assignments)
         if not changes:
             raise InputError("expected cell=value, such as type=phase; help lists the commands")
         rows = list(self.rows)
@@ -186,21 +204,45 @@ COLUMNS = (
 
 
 def rich_table(rows: Sequence[Row]) -> RichTable:
-    """The table for a terminal; columns that are empty throughout are left out."""
+    """The table of a DICOM tree for a terminal."""
+    colours = {"mag": "green", "phase": "cyan", "real": "blue", "imag": "blue", "T1w": "magenta", "fieldmap": "yellow"}
+    marks = [f"{number}{'!' if row.warnings else ''}" for number, row in enumerate(rows, 1)]
+    may_break = ("sub", "description", "image type", "echoes (ms)", "acq")
+    styles = [{"type": colours.get(row.type, "dim")} for row in rows]
+    return draw(COLUMNS, [cells_of(row) for row in rows], marks, may_break, styles)
+
+
+def draw(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    marks: Sequence[str],
+    may_break: Sequence[str],
+    styles: Sequence[Mapping[str, str]],
+) -> RichTable:
+    """A table for a terminal; columns that are empty throughout are left out.
+
+    Parameters
+    ----------
+    columns, lines
+        Heads and texts.
+    marks
+        What stands before each line.
+    may_break
+        Columns that may be folded if the terminal is narrow.
+    styles
+        For every line, the style of some of its columns.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    colours = {"mag": "green", "phase": "cyan", "real": "blue", "imag": "blue", "T1w": "magenta", "fieldmap": "yellow"}
-    lines = [cells_of(row) for row in rows]
-    shown = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
+    shown = [i for i in range(len(columns)) if any(line[i] for line in lines)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", justify="right", style="dim", no_wrap=True)
     for i in shown:
-        may_break = COLUMNS[i] in ("sub", "description", "image type", "echoes (ms)", "acq")
-        table.add_column(COLUMNS[i], overflow="fold", no_wrap=not may_break)
-    for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
-        style = colours.get(row.type, "dim")
-        mark = "!" if row.warnings else ""
-        table.add_row(f"{number}{mark}", *(Text(line[i], style=style if COLUMNS[i] == "type" else "") for i in shown))
+        longest = max(len(line[i]) for line in lines)
+        folds = columns[i] in may_break
+        table.add_column(columns[i], overflow="fold", no_wrap=not folds, min_width=min(longest, 12) if folds else None)
+    for mark, line, style in zip(marks, lines, styles, strict=True):
+        table.add_row(mark, *(Text(line[i], style=style.get(columns[i], "")) for i in shown))
     return table

@@ -39,6 +39,7 @@ class Prepared:
     plan: Plan
     size: Size
     segmentation: SegmentationPlan | None = None
+    source_dicom: Path | None = None
 
     @property
     def unit(self) -> ProcessingUnit:
@@ -51,10 +52,12 @@ def prepare(
     settings: Settings,
     segment: Callable[[ProcessingUnit], SegmentationPlan] | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    find_source: Callable[[ProcessingUnit], Path] | None = None,
 ) -> tuple[list[Prepared], list[Outcome]]:
     """Plans of units; those that cannot be planned or opened are skipped with the reason.
 
-    ``segment`` plans the segmentation of a unit, if there is to be one; ``derivatives`` may hold masks.
+    ``segment`` plans the segmentation of a unit, if there is to be one; ``derivatives`` may hold masks;
+    ``find_source`` gives a DICOM file of the unit's study, if exported series shall join it.
     """
     prepared, skipped = [], []
     for unit in units:
@@ -62,7 +65,9 @@ def prepare(
             plan = plan_unit(unit, settings, derivatives)
             size = size_of(unit)
             check_size(unit, size)
-            prepared.append(Prepared(plan, size, segment(unit) if segment is not None else None))
+            segmentation = segment(unit) if segment is not None else None
+            source = find_source(unit) if find_source is not None else None
+            prepared.append(Prepared(plan, size, segmentation, source))
             for note in plan.notes:
                 logger.warning("%s", note)
         except QSMxTError as error:
@@ -190,7 +195,9 @@ class _Run:
         return watch.outcomes(self.context.out_dir, problem)
 
     def _unit_workflow(self, item: Prepared, watch: Watch) -> Any:
-        workflow = init_unit_wf(item.plan, self.settings, item.size, self.context, segmentation=item.segmentation)
+        workflow = init_unit_wf(
+            item.plan, self.settings, item.size, self.context, segmentation=item.segmentation, source=item.source_dicom
+        )
         nodes = workflow._get_all_nodes()
         watch.expect(workflow.name, {node.name: getattr(node, "cpu_seconds", 0.0) for node in nodes})
         crash_folder = Derivatives(self.context.out_dir).logs(item.unit.subject)

@@ -17,6 +17,7 @@ from qsmxt.interfaces.acquisition import Fingerprint, LoadAcquisition
 from qsmxt.interfaces.derivatives import Publish, WriteDerivatives
 from qsmxt.interfaces.methods import BuildMask, RunMethods
 from qsmxt.reports.interface import DrawFigures
+from qsmxt.workflows.dicom import add_dicom
 from qsmxt.workflows.estimate import Estimate, Size, estimate_plan
 from qsmxt.workflows.plan import LOADING, MASK_STEP, Group, Plan
 from qsmxt.workflows.segmentation import SegmentationPlan, add_segmentation
@@ -49,12 +50,13 @@ def init_unit_wf(
     context: Context,
     *,
     segmentation: SegmentationPlan | None = None,
+    source: Path | None = None,
     name: str | None = None,
 ) -> Any:
-    """The workflow of one unit.
+    """The workflow of one unit; ``source`` is a DICOM file of its study.
 
     Nodes: ``fingerprint`` (always runs), ``load``, the groups of the plan, and for every output ``write_<output>``,
-    ``publish_<output>``, ``figures_<output>`` and ``publish_figures_<output>``.
+    ``publish_<output>``, ``figures_<output>`` and ``publish_figures_<output>``; on request ``dicom_<output>``.
     """
     from nipype.pipeline import engine as pe
 
@@ -69,6 +71,8 @@ def init_unit_wf(
         builder.add_figures(output)
     if segmentation is not None:
         add_segmentation(builder, segmentation)
+    if settings.outputs.export_dicom:
+        add_dicom(builder, source)
     return builder.workflow
 
 

@@ -162,6 +162,18 @@ def write_siemens(
     return step
 
 
+def write_plain(
+    folder: Path, exam: Exam, magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float], *,
+    manufacturer: str, types: tuple[str, str], series: int = 7,
+) -> float:  # fmt: skip
+    """Magnitude and phase of a maker that uses public tags alone, as United Imaging and Canon do; phase 0 to 4095."""
+    stored, step = scaled_magnitude(magnitude)
+    for number, (kind, volumes) in enumerate(((types[0], stored), (types[1], siemens_phase(phase)))):
+        write_classic(folder / kind, exam, volumes, echo_times, series=series + number, manufacturer=manufacturer,
+                      image_type=["ORIGINAL", "PRIMARY", kind])  # fmt: skip
+    return step
+
+
 def write_ge(folder: Path, exam: Exam, signal: np.ndarray, echo_times: Sequence[float], *, series: int = 3) -> float:
     """Real and imaginary part in one series, as GE stores them; returns the step."""
     step = float(np.abs(signal).max()) / 16000
@@ -192,26 +204,54 @@ def write_philips_enhanced(
     Returns the step of the magnitude.
     """
     stored, step = scaled_magnitude(magnitude)
-    angle_step = 2 * np.pi / 4096
-    angles = siemens_phase(phase)
+    kinds = [("MAGNITUDE", stored, step, 0.0), ("PHASE", siemens_phase(phase), 2 * np.pi / 4096, -np.pi)]
+    maker = {"manufacturer": "Philips Medical Systems", "sequence": "FFE", "flavour": ("T1", "NONE")}
+    _write_enhanced(path, exam, kinds, echo_times, series=series, seed=seed, **maker)
+    return step
+
+
+def write_siemens_xa(
+    folder: Path, exam: Exam, magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float], *, series: int = 5
+) -> float:
+    """Magnitude and phase as two multi-frame files of all echoes, as software of the X series exports them."""
+    stored, step = scaled_magnitude(magnitude)
+    for number, (letter, kind) in enumerate(
+        (("M", ("MAGNITUDE", stored, 1.0, 0.0)), ("P", ("PHASE", siemens_phase(phase), 2.0, -4096.0)))
+    ):
+        maker = {"manufacturer": "Siemens Healthineers", "sequence": "*fl3d3", "flavour": (letter, "NONE")}
+        _write_enhanced(folder / f"{letter}.dcm", exam, [kind], echo_times, series=series + number, **maker)
+    return step
+
+
+def _write_enhanced(
+    path: Path,
+    exam: Exam,
+    kinds: Sequence[tuple[str, np.ndarray, float, float]],
+    echo_times: Sequence[float],
+    *,
+    series: int,
+    manufacturer: str,
+    sequence: str,
+    flavour: tuple[str, str],
+    seed: int | None = None,
+) -> None:
+    """One multi-frame file; a kind is the component, its numbers (echo, x, y, z), slope and intercept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = base(exam, series, 1, "Philips Medical Systems", ENHANCED_MR_IMAGE)
+    dataset = base(exam, series, 1, manufacturer, ENHANCED_MR_IMAGE)
     for name in ("RepetitionTime", "FlipAngle", "SliceThickness", "ScanningSequence", "SequenceVariant"):
         delattr(dataset, name)
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "T1", "NONE"]
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", *flavour]
     dataset.EchoPulseSequence, dataset.EchoPlanarPulseSequence = "GRADIENT", "NO"
-    dataset.PulseSequenceName = "FFE"
-    dataset.ComplexImageComponent = "MIXED"
+    dataset.PulseSequenceName = sequence
+    dataset.ComplexImageComponent = "MIXED" if len(kinds) > 1 else kinds[0][0]
     dataset.SharedFunctionalGroupsSequence = DicomSequence([_shared(exam)])
     frames, pixels = [], []
-    for kind, volumes, slope, intercept in (
-        ("MAGNITUDE", stored, step, 0.0),
-        ("PHASE", angles, angle_step, -np.pi),
-    ):
+    for part, (kind, volumes, slope, intercept) in enumerate(kinds, start=1):
         for echo, volume in enumerate(volumes):
             for index in range(volume.shape[2]):
-                numbers = [1, index + 1, echo + 1, 1 if kind == "MAGNITUDE" else 2]
-                frames.append(_frame(exam, volume, index, echo_times[echo], kind, slope, intercept, numbers))
+                numbers = [1, index + 1, echo + 1, part]
+                time = echo_times[echo]
+                frames.append(_frame(exam, volume, index, time, kind, slope, intercept, numbers, flavour))
                 pixels.append(plane_of(volume, index))
     if seed is not None:
         order = np.random.default_rng(seed).permutation(len(frames))
@@ -224,7 +264,6 @@ def write_philips_enhanced(
     )  # fmt: skip
     set_pixels(dataset, np.stack(pixels))
     dataset.save_as(path, enforce_file_format=True)
-    return step
 
 
 def _index(pointer: int, group: int) -> Dataset:
@@ -253,11 +292,11 @@ def _shared(exam: Exam) -> Dataset:
 
 
 def _frame(exam: Exam, volume: np.ndarray, index: int, time: float, kind: str, slope: float, intercept: float,
-           numbers: list[int]) -> Dataset:  # fmt: skip
+           numbers: list[int], flavour: tuple[str, str]) -> Dataset:  # fmt: skip
     frame = Dataset()
     frame.MREchoSequence = _item(EffectiveEchoTime=time * 1e3)
     frame.MRImageFrameTypeSequence = _item(
-        FrameType=["ORIGINAL", "PRIMARY", "T1", "NONE"], ComplexImageComponent=kind, PixelPresentation="MONOCHROME"
+        FrameType=["ORIGINAL", "PRIMARY", *flavour], ComplexImageComponent=kind, PixelPresentation="MONOCHROME"
     )
     frame.FrameContentSequence = _item(
         StackID="1", InStackPositionNumber=index + 1, DimensionIndexValues=numbers, TemporalPositionIndex=1

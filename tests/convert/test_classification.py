@@ -122,6 +122,9 @@ def test_spin_echoes() -> None:
 def test_computed_images_localizers_and_time_series() -> None:
     swi = ("DERIVED", "PRIMARY", "M", "SWI", "NORM")
     assert table(series(2, image_type=swi))[0].type == "extra"
+    for computed in ("WATER", "FAT_FRACTION"):
+        assert table(series(2, image_type=("ORIGINAL", "PRIMARY", "DIXON", computed)))[0].type == "extra"
+    assert table(series(2, image_type=("ORIGINAL", "PRIMARY", "M", "VFRAME")))[0].type == "skip"
     assert table(series(1, series_description="localizer"))[0].type == "skip"
     bold = [
         f for n in range(40) for f in series(2, "mag", (0.03,), 2, acquisition_number=n, scanning_sequence=("EP", "GR"))

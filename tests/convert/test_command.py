@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +90,69 @@ def test_review_on_a_terminal(source: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(command, "read_line", answers())  # end of the input
     assert main(["dicom", str(source), str(tmp_path / "none")]) == 0
     assert not (tmp_path / "none").exists()
+
+
+def write_parts(head: Head, folder: Path) -> Path:
+    """Magnitude and phase, all echoes in one file each."""
+    folder.mkdir()
+    for name, image in (("mag", head.magnitude), ("phase", head.wrapped_phase)):
+        nibabel.save(nibabel.Nifti1Image(np.moveaxis(image, 0, -1), head.affine), folder / f"{name}.nii")
+    return folder
+
+
+def test_table_of_nifti_is_reviewed_saved_and_replayed(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_parts(head, tmp_path / "src")
+    values = ["--subject", "1", "--field-strength", "3", "--echo-times", "0.004", "0.010", "0.016"]
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    commands = ("1 part=bold", "1 EchoTime=0.005", "ok", "undo", "all acq=qsm", "3,6 skip", "names", "ok")
+    monkeypatch.setattr(command, "read_line", answers(*commands))
+    assert main(["nifti", str(source), str(tmp_path / "a"), *values]) == 0
+    said = capsys.readouterr().err
+    assert "not changed: mag.nii: part: expected one of" in said
+    assert "not yet: " in said and "but 0.005 s in mag.nii" in said  # magnitude and phase of one echo differ
+    assert "sub-1/anat/sub-1_acq-qsm_echo-02_part-phase_MEGRE.nii.gz" in said
+    names = sorted(path.name for path in (tmp_path / "a").rglob("*.nii.gz"))
+    assert len(names) == 4 and names[0] == "sub-1_acq-qsm_echo-01_part-mag_MEGRE.nii.gz"
+    table = tmp_path / "a" / "code" / "qsmxt-convert" / "nifti.tsv"
+    assert main(["nifti", str(source), str(tmp_path / "b"), "--yes", "--table", str(table)]) == 0
+    assert sorted(path.name for path in (tmp_path / "b").rglob("*.nii.gz")) == names
+    monkeypatch.setattr(command, "read_line", answers("quit"))
+    assert main(["nifti", str(source), str(tmp_path / "c"), *values]) == 0
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux, which gives the terminal, is not installed")
+def test_review_in_a_terminal(head: Head, tmp_path: Path) -> None:
+    """The program itself on a terminal of 100 columns: the table is drawn, edited by typing, and converted."""
+    source = write_parts(head, tmp_path / "src")
+    values = "--subject 1 --field-strength 3 --echo-times 0.004 0.010 0.016"
+    call = f"{sys.executable} -m qsmxt.cli.convert nifti {source} {tmp_path / 'bids'} {values}"
+    tmux = ["tmux", "-S", str(tmp_path / "socket")]
+
+    def shown() -> str:
+        return subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
+
+    def wait_for(text: str) -> str:
+        for _ in range(600):
+            if text in shown():
+                return shown()
+            time.sleep(0.2)
+        raise AssertionError(f"{text!r} never came; the terminal shows\n{shown()}")
+
+    run = f"{call}; echo exit $?; sleep 60"
+    subprocess.run([*tmux, "new-session", "-d", "-x", "100", "-y", "50", run], check=True)
+    try:
+        screen = wait_for("convert? [ok")
+        assert "mag.nii" in screen and "0.016" in screen and "3 skip" in screen
+        subprocess.run([*tmux, "send-keys", "all acq=typed", "Enter"], check=True)
+        wait_for("changed 6 lines")
+        subprocess.run([*tmux, "send-keys", "ok", "Enter"], check=True)
+        wait_for("exit 0")
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+    assert len(list((tmp_path / "bids").rglob("sub-1_acq-typed_echo-*_MEGRE.nii.gz"))) == 6
 
 
 def test_missing_values_are_asked_for_once(head: Head, tmp_path: Path) -> None:

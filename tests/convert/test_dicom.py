@@ -29,10 +29,16 @@ from tests.convert.scanner import (
     write_classic,
     write_ge,
     write_philips_enhanced,
+    write_plain,
     write_siemens,
+    write_siemens_xa,
 )
 
 ONE = Settings(workers=1)
+
+#: Makers that use public tags alone: subject, Manufacturer, values of Image Type of magnitude and phase.
+PLAIN = (("uih", "UIH", ("M", "P")), ("canon", "CANON_MEC", ("MAGNITUDE", "PHASE")))
+SUBJECTS = ("sie", "phi", "ge", "xa", "uih", "canon")
 
 
 def convert(source: Path, dataset: Path, settings: Settings = ONE) -> Report:
@@ -56,7 +62,7 @@ def wrapped(difference: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scanned(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One head, three scanners; magnitude in steps of the scanner."""
+    """One head, six scanners; magnitude in steps of the scanner."""
     source = tmp_path_factory.mktemp("scanned")
     times = head.echo_times
     write_siemens(source / "a", Exam(head.affine, "sie"), head.magnitude, head.wrapped_phase, times)
@@ -64,6 +70,11 @@ def scanned(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_philips_enhanced(source / "b.dcm", enhanced, head.magnitude, head.wrapped_phase, times, seed=3)
     alternating = head.magnitude * np.exp(-1j * head.wrapped_phase) * (-1.0) ** np.arange(head.magnitude.shape[3])
     write_ge(source / "c", Exam(head.affine, "ge", study=3), alternating, times)
+    both = (head.magnitude, head.wrapped_phase, times)
+    write_siemens_xa(source / "d", Exam(head.affine, "xa", study=4), *both)
+    for number, (patient, manufacturer, types) in enumerate(PLAIN, start=5):
+        exam = Exam(head.affine, patient, study=number)
+        write_plain(source / patient, exam, *both, manufacturer=manufacturer, types=types)
     return source
 
 
@@ -71,7 +82,7 @@ def scanned(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(scanned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bids")
     report = convert(scanned, folder)
-    assert (report.problems, report.warnings, len(report.written)) == ([], [], 18)
+    assert (report.problems, report.warnings, len(report.written)) == ([], [], 36)
     return folder
 
 
@@ -80,7 +91,7 @@ def test_dataset_is_valid_bids(dataset: Path) -> None:
     assert not list(dataset.glob(".qsmxt-convert*"))
 
 
-@pytest.mark.parametrize("subject", ["sie", "phi", "ge"])
+@pytest.mark.parametrize("subject", SUBJECTS)
 def test_the_head_comes_back(dataset: Path, head: Head, subject: str) -> None:
     """Every maker, every echo: half a step of the scanner is all that is lost, and the grid is the same."""
     for echo in range(3):
@@ -108,7 +119,7 @@ def test_corrections_are_recorded_and_not_done_twice(dataset: Path, head: Head) 
     """What the reconstruction loads has the right sign and no alternation, for every maker."""
     units = {unit.subject: unit for unit in find_units(dataset).units}
     signs = {}
-    for subject in ("sie", "phi", "ge"):
+    for subject in SUBJECTS:
         acquisition = load_acquisition(units[subject])
         np.testing.assert_allclose(acquisition.echo_times, head.echo_times)
         assert acquisition.field_strength == 3.0
@@ -124,7 +135,8 @@ def test_corrections_are_recorded_and_not_done_twice(dataset: Path, head: Head) 
 def test_tables_of_the_dataset(dataset: Path) -> None:
     columns, rows = read_tsv(dataset / "participants.tsv")
     assert columns == ["participant_id", "age", "sex"]
-    assert rows[0] == {"participant_id": "sub-ge", "age": "54", "sex": "M"}
+    assert {"participant_id": "sub-ge", "age": "54", "sex": "M"} in rows
+    assert [row["participant_id"] for row in rows] == sorted(f"sub-{subject}" for subject in SUBJECTS)
     scans = read_tsv(dataset / "sub-sie" / "ses-20240315" / "sub-sie_ses-20240315_scans.tsv")[1]
     assert len(scans) == 6
     assert {row["acq_time"] for row in scans} == {"2024-03-15T10:16:00"}
@@ -422,3 +434,4 @@ def test_real_philips_enhanced_velocity_map(real_data: Path, tmp_path: Path) -> 
     found = nibabel.as_closest_canonical(nibabel.load(velocity))
     np.testing.assert_allclose(found.get_fdata(), expected.get_fdata(), atol=0.02)
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-2)
+    assert_valid(tmp_path / "bids")

@@ -81,9 +81,10 @@ def test_planes_are_seen_in_the_radiological_way() -> None:
         assert rows[along[1]] * (-1 if along[1] == 2 else 1) > 0  # towards back or feet
 
 
-def test_other_programs_read_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_other_programs_read_the_same(tmp_path: Path, multiframe: bool) -> None:
     path, values = chi_map(tmp_path)
-    export_dicom(path, {}, tmp_path / "out")
+    assert len(export_dicom(path, {}, tmp_path / "out", multiframe=multiframe)) == (1 if multiframe else 4)
     command = [str(find_program()), "-b", "n", "-z", "n", "-f", "back", "-o", str(tmp_path), str(tmp_path / "out")]
     subprocess.run(command, check=True, capture_output=True)
     back = nibabel.as_closest_canonical(nibabel.load(tmp_path / "back.nii"))
@@ -169,12 +170,14 @@ def test_without_source_the_patient_is_the_subject(tmp_path: Path) -> None:
     assert (dataset.PatientID, str(dataset.PatientName), dataset.StudyDate) == ("sub-07", "sub-07", "20240315")
 
 
-def test_exported_maps_are_not_taken_for_magnitude(tmp_path: Path) -> None:
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_exported_maps_are_not_taken_for_magnitude(tmp_path: Path, multiframe: bool) -> None:
     """A dataset that is converted again does not mistake the map for a scan."""
     from qsmxt.convert.classification import classify
 
     path, _ = chi_map(tmp_path)
-    frames = [frame for file in export_dicom(path, {"EchoTime": 0.02}, tmp_path / "out") for frame in read_frames(file)]
+    files = export_dicom(path, {"EchoTime": 0.02}, tmp_path / "out", multiframe=multiframe)
+    frames = [frame for file in files for frame in read_frames(file)]
     assert [row.type for row in classify(frames)] == ["extra"]
 
 
@@ -215,9 +218,54 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_multiframe_holds_the_numbers_of_the_slices(tmp_path: Path) -> None:
+    path, _ = chi_map(tmp_path, SAGITTAL)
+    slices = read_series(export_dicom(path, {}, tmp_path / "slices"))
+    (whole,) = read_series(export_dicom(path, {}, tmp_path / "whole", multiframe=True))
+    np.testing.assert_array_equal(whole.pixel_array, np.stack([one.pixel_array for one in slices]))
+    shared = whole.SharedFunctionalGroupsSequence[0]
+    assert shared.PixelValueTransformationSequence[0].RescaleSlope == slices[0].RescaleSlope
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == slices[0].ImageOrientationPatient
+    for frame, one in zip(whole.PerFrameFunctionalGroupsSequence, slices, strict=True):
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == one.ImagePositionPatient
+    assert whole.SeriesInstanceUID != slices[0].SeriesInstanceUID  # one series is of one class
+
+
+def two_studies(folder: Path) -> tuple[Exam, Exam]:
+    """A folder with the studies of two patients, one slice each."""
+    exams = (Exam(ROTATION, "P-007"), Exam(ROTATION, "P-08", study=2, study_date="20240401"))
+    for number, exam in enumerate(exams):
+        values = np.ones((1, 4, 4, 1))
+        write_siemens(folder / str(number), exam, values, values, [0.01])
+    return exams
+
+
+def test_map_never_joins_the_study_of_somebody_else(tmp_path: Path) -> None:
+    exams = two_studies(tmp_path / "scan")
+    path, values = chi_map(tmp_path)
+    with pytest.raises(InputError, match="expected one study of sub-07"):
+        export_dicom(path, {}, tmp_path / "out", tmp_path / "scan")
+    assert not (tmp_path / "out").exists()
+    facts = {"SeriesInstanceUID": exams[1].uid(2)}
+    assert read_series(export_dicom(path, facts, tmp_path / "by-uid", tmp_path / "scan"))[0].PatientID == "P-08"
+    with pytest.raises(InputError, match="its sidecar names"):
+        export_dicom(path, {"StudyInstanceUID": "1.2.3"}, tmp_path / "out", tmp_path / "scan" / "0")
+    named = tmp_path / "sub-P007_Chimap.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, ROTATION), named)
+    assert read_series(export_dicom(named, {}, tmp_path / "by-label", tmp_path / "scan"))[0].PatientID == "P-007"
+
+
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian package dicom3tools) is not installed")
-def test_validator_finds_no_errors(tmp_path: Path) -> None:
-    path, _ = chi_map(tmp_path)
-    for file in export_dicom(path, {"EchoTime": 0.01, "RepetitionTime": 0.04}, tmp_path / "out"):
+@pytest.mark.parametrize("source", [False, True], ids=["alone", "in a study"])
+@pytest.mark.parametrize("multiframe", [False, True], ids=["classic", "multi-frame"])
+def test_validator_finds_no_errors(tmp_path: Path, multiframe: bool, source: bool) -> None:
+    path, values = chi_map(tmp_path)
+    if source:
+        write_siemens(tmp_path / "scan", Exam(ROTATION), np.abs(values)[None], values[None], [0.01])
+    facts = {"EchoTime": 0.01, "RepetitionTime": 0.04}
+    study = tmp_path / "scan" if source else None
+    for file in export_dicom(path, facts, tmp_path / "out", study, multiframe=multiframe):
         done = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False)
-        assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == []
+        lines = f"{done.stdout}\n{done.stderr}".splitlines()
+        assert ("EnhancedMRImage" if multiframe else "MRImage") in lines  # it knows what it looked at
+        assert [line for line in lines if line.startswith("Error")] == []

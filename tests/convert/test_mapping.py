@@ -21,11 +21,12 @@ def batch(patient: str) -> list[Row]:
     return rows
 
 
-def test_decisions_are_replayed_on_another_person(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mapping.tsv", "mapping.toml"])
+def test_decisions_are_replayed_on_another_person(tmp_path: Path, name: str) -> None:
     rows = batch("p1")
     rows[0], rows[1] = rows[0].edited(acquisition="qsm"), rows[1].edited(acquisition="qsm")
     rows[2] = rows[2].edited(type="T1w")
-    path = save_mapping(tmp_path / "mapping.tsv", rows)
+    path = save_mapping(tmp_path / name, rows)
     assert "p1" not in path.read_text()
     again = apply_mapping(batch("p2"), load_mapping(path))
     assert [(r.subject, r.type, r.suffix, r.acquisition) for r in again] == [
@@ -79,6 +80,23 @@ def test_several_patients_made_one_subject_are_warned_of(tmp_path: Path) -> None
 )
 def test_a_wrong_mapping_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "m.tsv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        apply_mapping(batch("p1"), load_mapping(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type = [", "expected TOML"),
+        ('type = "mag"', "tables"),
+        ('[[series]]\ncolour = "red"\ntype = "mag"', "colour"),
+        ('[[series]]\ntype = "auto"\n[[series]]\ntype = 1.5', "expected a text or a number"),
+        ('[[series]]\ntype = "bold"', "line 1: type"),
+    ],
+)
+def test_a_wrong_mapping_in_toml_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         apply_mapping(batch("p1"), load_mapping(path))
