@@ -126,7 +126,7 @@ def _units(out_dir: Path, subject: str, records: Sequence[dict[str, Any]]) -> li
     qualities = read_quality(out_dir, subject)
     for unit in units.values():
         unit.qualities = qualities.get(unit.name, [])
-        unit.metrics = metrics_of(out_dir, unit.qualities, unit.files)
+        unit.metrics = metrics_of(out_dir, unit.qualities, unit.records)
     return list(units.values())
 
 

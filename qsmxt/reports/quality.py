@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,29 @@ def read_quality(out_dir: Path, subject: str | None = None) -> dict[str, list[di
     return found
 
 
-def metrics_of(out_dir: Path, qualities: list[dict[str, Any]], files: Mapping[str, str]) -> dict[str, float]:
-    """Metrics of a unit; those of nuclei are added if ``files`` (of all its records) hold labels."""
+def metrics_of(
+    out_dir: Path, qualities: list[dict[str, Any]], records: Iterable[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Metrics of a unit with those that its ``records`` add: of alignment, and of nuclei if there are labels."""
+    records = list(records)
+    files = {str(name): str(file) for record in records for name, file in record["files"].items()}
     metrics: dict[str, float] = {}
     for quality in qualities:
         metrics |= {key: float(value) for key, value in quality.get("metrics", {}).items() if value is not None}
+    for record in records:
+        metrics |= _alignment(record)
     contrast = _nuclei(out_dir, files)
     return metrics if contrast is None else {**metrics, "deep_grey_contrast": contrast}
+
+
+def _alignment(record: Mapping[str, Any]) -> dict[str, float]:
+    """The worst of the registrations that a record tells of."""
+    known = (record.get("statistics") or {}).get("registration") or {}
+    similar = [float(value) for name, value in known.items() if name.startswith("similarity_")]
+    found = {"alignment_similarity": min(similar)} if similar else {}
+    if "overlap_of_brain_masks" in known:
+        found["alignment_overlap"] = float(known["overlap_of_brain_masks"])
+    return found
 
 
 def judged(metrics: Mapping[str, float]) -> list[tuple[Metric, float, str]]:
@@ -155,8 +171,7 @@ def write_quality_table(out_dir: Path, records: list[dict[str, Any]]) -> Path | 
     rows = []
     for unit in sorted(qualities):
         own = [record for record in records if record["unit"] == unit]
-        files = {name: file for record in own for name, file in record["files"].items()}
-        metrics = metrics_of(out_dir, qualities[unit], files)
+        metrics = metrics_of(out_dir, qualities[unit], own)
         if metrics:
             entities = parse_name(f"{unit}.nii")[0]
             head = [f"sub-{entities.get('subject', '')}", entities.get("session"), unit, worst(metrics)]

@@ -47,7 +47,7 @@ def test_damaged_files_are_passed_over(tmp_path):
     (folder / "b_quality.json").write_text("[1]")
     (folder / "c_quality.json").write_text('{"unit": "u", "metrics": {"snr": 30, "chi_sd": null}}')
     found = read_quality(tmp_path)
-    assert list(found) == ["u"] and metrics_of(tmp_path, found["u"], {}) == {"snr": 30.0}
+    assert list(found) == ["u"] and metrics_of(tmp_path, found["u"], []) == {"snr": 30.0}
 
 
 def test_worst_grade_counts():
@@ -80,3 +80,10 @@ def test_tissues_have_histograms_of_their_own(dataset):
         assert shares.sum() == pytest.approx(1)
         assert shares @ centres == pytest.approx(mean, abs=0.01)
     assert tissue_histograms(dataset, {"chi": files["chi"]}) == {}
+
+
+def test_the_worst_registration_counts(tmp_path):
+    known = {"similarity_gre_t1w": 0.7, "similarity_template": 0.4, "overlap_of_brain_masks": 0.9}
+    record = {"files": {}, "statistics": {"registration": known}}
+    found = metrics_of(tmp_path, [], [record, {"files": {}}])
+    assert found == {"alignment_similarity": 0.4, "alignment_overlap": 0.9} and worst(found) == "look"

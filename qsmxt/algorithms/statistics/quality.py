@@ -149,6 +149,12 @@ METRICS: tuple[Metric, ...] = (
            "The mask holds more than the brain."),
     Metric("mask_pieces", "Pieces of the mask", "1", "connected components of the mask",
            (1, 1), (1, 5), high="Keep the largest component."),
+    Metric("alignment_similarity", "Alignment", "1",
+           "least informational correlation (0 to 1) of the images that were registered to each other",
+           (0.5, None), (0.35, None), "Look at the outlines of the labels; check the T1-weighted image."),
+    Metric("alignment_overlap", "Overlap with the template", "1",
+           "Dice coefficient of the mask and the brain of the template after registration",
+           (0.8, None), (0.65, None), "Look at the outlines of the labels; check mask and T1-weighted image."),
     Metric("ghost_ratio", "Ghost", "1", "background at half the field of view from the head over other background",
            (None, 1.5), (None, 3.0), high="Motion, flow or instability: look at the magnitude outside the head."),
 )  # fmt: skip
