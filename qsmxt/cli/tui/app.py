@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import App, ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import (
@@ -70,7 +72,7 @@ def start_run(words: Sequence[str]) -> subprocess.Popen[str]:
 class RunScreen(Screen[None]):
     """A run: its progress, its messages, its table at the end."""
 
-    BINDINGS = (("escape", "leave", "Back (stops the run)"),)
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "leave", "Back (stops the run)")]
 
     def __init__(self, words: Sequence[str]) -> None:
         super().__init__()
@@ -139,7 +141,9 @@ class QSMxTApp(App[int]):
 
     TITLE = f"QSMxT {__version__}"
     CSS = STYLE
-    BINDINGS = (("ctrl+r", "start", "Run"), ("ctrl+p", "plan", "Plan"), ("ctrl+q", "quit", "Quit"))
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("ctrl+r", "start", "Run"), ("ctrl+p", "plan", "Plan"), ("ctrl+q", "quit", "Quit"),
+    ]  # fmt: skip
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, bids_dir: str = "", out_dir: str = "") -> None:
