@@ -101,6 +101,9 @@ def test_units_are_listed_and_choices_change_the_command(dataset):
         app.query_one("#preset", Select).value = "body"
         app.query_one("#out_dir", Input).value = "/tmp/o"
         await pilot.pause()
+        for name in ("command", "run", "units"):
+            seen = app.query_one(f"#{name}").region
+            assert seen.area > 0 and seen.bottom < app.size.height, f"{name} is on the screen"
         command = str(app.query_one("#command", Static).content)
         assert command == app.choices.command()
         assert command.endswith("--preset body --swi --inversion rts") and "/tmp/o" in command

@@ -49,10 +49,11 @@ from qsmxt.cli.tui.choices import (
 from qsmxt.errors import QSMxTError
 
 STYLE = """
+TabbedContent { height: 1fr; }
 #command { border: round $primary; padding: 0 1; height: auto; max-height: 7; }
 #problem { color: $warning; padding: 0 1; height: auto; }
 #actions { height: auto; padding: 0 1; } #actions Button { margin-right: 2; }
-#units { height: 1fr; } #tree { height: 1fr; } #folders { width: 45%; }
+#units { height: 1fr; } #tree { height: 1fr; min-height: 6; } #folders { width: 45%; }
 TabPane { padding: 0 1; } .row { height: auto; } Label { padding: 1 0 0 0; }
 RunScreen RichLog { height: 1fr; border: round $primary; } #bar { padding: 1 1; }
 """
@@ -169,7 +170,7 @@ class QSMxTApp(App[int]):
     def _dataset(self) -> ComposeResult:
         start = self.choices.bids_dir or "."
         with TabPane("Dataset", id="tab-dataset"), Horizontal():
-            with Vertical(id="folders"):
+            with VerticalScroll(id="folders"):
                 yield Label("BIDS dataset")
                 yield Input(self.choices.bids_dir, placeholder="folder, or choose below", id="bids_dir")
                 yield DirectoryTree(start if Path(start).is_dir() else ".", id="tree")
