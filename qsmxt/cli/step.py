@@ -6,8 +6,12 @@ The options follow from the declaration of the method: one per array it consumes
         --echo-times 0.005 0.010 --output out/sub-1
     qsmxt-step background lbv --total-field f.nii --mask m.nii --output out/sub-1
 
+Arrays that are one file each may be named without options, in the order of the help::
+
+    qsmxt-step inversion tkd local.nii.gz mask.nii.gz --params params.json -o chi.nii.gz
+
 Every array that the method makes is written to ``OUTPUT_<array>.nii.gz`` with a JSON sidecar that holds the method,
-all its parameters and the version.
+all its parameters and the version. If the output is called like an image, the first array is written there.
 """
 
 from __future__ import annotations
@@ -66,13 +70,19 @@ def build_parser(method: CataloguedMethod) -> Parser:
         allow_abbrev=False,
     )
     parser.set_defaults(flags={})
+    plain = [name for name in method.consumes if _is_one_file(name)]
+    if plain:
+        parser.add_argument(
+            "images", nargs="*", type=Path, metavar="NIFTI",
+            help=f"{', '.join(plain)}, in this order, as far as no option gives them",
+        )  # fmt: skip
     arrays = parser.add_argument_group("arrays")
     for name in (*method.consumes, *method.optional):
-        _add_array(parser, arrays, ARTIFACTS[name], required=name in method.consumes)
+        _add_array(parser, arrays, ARTIFACTS[name], required=name in method.consumes and not _is_one_file(name))
     output = parser.add_argument_group("output")
     parser.add(
         output, "--output", "-o", type=Path, required=True, metavar="PREFIX",
-        help=f"beginning of the names of {', '.join(method.produces)}",
+        help=f"beginning of the names of {', '.join(method.produces)}, or the file of the first",
     )  # fmt: skip
     parser.add(output, "--params", type=Path, metavar="JSON", help="file with parameters; options win")
     parser.add(
@@ -85,6 +95,32 @@ def build_parser(method: CataloguedMethod) -> Parser:
         for option, keywords in setting_arguments(name, (declared.name,), declared):
             parser.add(group, option, **keywords)
     return parser
+
+
+def _is_one_file(name: str) -> bool:
+    return ARTIFACTS[name].kind in ("volume", "mask", "labels")
+
+
+def _place_images(method: CataloguedMethod, options: argparse.Namespace) -> None:
+    """Give the images without option to the arrays that have none yet."""
+    images = list(getattr(options, "images", []))
+    for name in method.consumes:
+        if _is_one_file(name) and getattr(options, name) is None:
+            if not images:
+                raise ParameterError(f"{method.name}: expected {name}, found none; add --{hyphened(name)} FILE")
+            setattr(options, name, images.pop(0))
+    if images:
+        raise ParameterError(
+            f"{images[0]}: expected no more images, found {len(images)}; {method.name} has all it needs"
+        )
+
+
+def _output(prefix: Path, name: str, *, first: bool) -> Path:
+    """File of the array ``name``; ``prefix`` may be the name of the first array's image."""
+    stem = next((prefix.name[: -len(end)] for end in (".nii.gz", ".nii") if prefix.name.endswith(end)), None)
+    if stem is None:
+        return prefix.with_name(f"{prefix.name}_{name}.nii.gz")
+    return prefix if first else prefix.with_name(f"{stem}_{name}.nii.gz")
 
 
 def parameter_option(method: CataloguedMethod, name: str) -> str:
@@ -113,6 +149,7 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     from qsmxt.registry.methods import lookup
 
     parameters = method.complete({**_parameters(options.params), **options.flags})
+    _place_images(method, options)
     arrays, affine = load_arrays(method, options)
     shape = next(array.shape[-3:] for array in arrays.values() if np.ndim(array) >= 3)
     grid = Grid.from_affine(affine, shape)
@@ -121,11 +158,11 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     parallel.set_thread_count(options.num_threads)
     made = lookup(method.stage, method.key).run(arrays, grid, parameters)
     written = []
-    for name, array in made.items():
+    for number, (name, array) in enumerate(made.items()):
         sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
         volumes = {"": array} if array.ndim == 3 else {f"_echo-{i}": volume for i, volume in enumerate(array, 1)}
         for ending, volume in volumes.items():
-            path = options.output.with_name(f"{options.output.name}_{name}{ending}.nii.gz")
+            path = _output(options.output, f"{name}{ending}", first=number == 0 and not ending)
             written.append(save_volume(path, volume, affine, unit_label=ARTIFACTS[name].unit, sidecar=sidecar))
     return written
 

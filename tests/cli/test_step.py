@@ -54,6 +54,25 @@ def test_options_win_over_the_file_of_parameters(files, tmp_path):
     assert json.loads((tmp_path / "x_chi.json").read_text())["Parameters"] == {"threshold": 0.2, "correct": True}
 
 
+def test_images_may_come_without_options_and_go_to_a_named_file(files, tmp_path):
+    out = tmp_path / "out" / "local.nii.gz"
+    assert main(["background", "lbv", files["field_file"], files["mask_file"], "-o", str(out)]) == 0
+    expected = lookup("background", "lbv").run({"total_field": files["field"], "mask": files["mask"] > 0}, GRID)
+    assert np.array_equal(np.asanyarray(nib.load(out).dataobj), expected["local_field"])
+    kept = nib.load(out.with_name("local_eroded_mask.nii.gz"))
+    assert np.array_equal(np.asanyarray(kept.dataobj) > 0, expected["eroded_mask"])
+    assert json.loads(out.with_name("local.json").read_text())["Units"] == "ppm"
+
+
+def test_images_and_options_fill_the_arrays_together(files, tmp_path, capsys):
+    given = ["--mask", files["mask_file"], "-o", str(tmp_path / "x.nii")]
+    assert main(["inversion", "tkd", files["field_file"], *given]) == 0
+    assert nib.load(tmp_path / "x.nii").shape == GRID.shape
+    assert main(["inversion", "tkd", *given]) == 64 and "--local-field" in capsys.readouterr().err
+    assert main(["inversion", "tkd", files["field_file"], files["mask_file"], *given]) == 64
+    assert "no more images" in capsys.readouterr().err
+
+
 def test_echoes_are_one_file_each_with_their_times(tmp_path):
     rng = np.random.default_rng(1)
     phases = [_save(tmp_path / f"p{e}.nii", (rng.uniform(-3, 3, GRID.shape)).astype(np.float32)) for e in range(2)]
