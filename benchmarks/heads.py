@@ -25,11 +25,22 @@ HEADS: dict[str, HeadSettings] = {
     ),
 }
 
+#: Heads on which nothing was tuned: other anatomies, veins, texture and noise, another tilt, a haemorrhage.
+HELD_OUT: dict[str, HeadSettings] = {
+    "held out: 3T, 15 degrees oblique, haemorrhage": HeadSettings(
+        deformation=11, deformation_amplitude=4.0, seed=7, tilt=math.radians(15), haemorrhage=2.5
+    ),
+    "held out: 7T, 10 degrees oblique": HeadSettings(
+        field_strength=7.0, deformation=23, deformation_amplitude=4.0, seed=5, tilt=math.radians(-10)
+    ),
+}
+HEADS |= HELD_OUT
+
 
 def head(name: str) -> Head:
     """The head ``name``, from the cache or simulated now."""
     folder = Path(os.environ.get("QSMXT_BENCHMARK_CACHE", Path.home() / ".cache" / "qsmxt" / "benchmarks"))
-    path = folder / (name.replace(",", "").replace(" ", "_") + ".npz")
+    path = folder / (name.replace(",", "").replace(":", "").replace(" ", "_") + ".npz")
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         simulate(HEADS[name]).save(path)

@@ -39,6 +39,7 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import bounding_box
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.signal import SAMPLE, noise_level
 from qsmxt.constants import rad_per_ppm
 from qsmxt.geometry import Grid
@@ -48,6 +49,10 @@ TOLERATED_GROWTH = 0.2
 
 #: Voxels in which the echoes agree better than this tell the noise.
 GOOD_FIT = 0.9
+
+#: Power of the coherence over a voxel in the weight of an echo. Wrong wraps of the brain of a digital head at 7 T with
+#: power 0: 0.34 %, 2: 0.12, 4: 0.10, 8: 0.085.
+DEPHASING_POWER = 8
 
 
 @dataclass
@@ -204,6 +209,7 @@ def fit_given_offset(
     in_time: bool = False,
     iterations: int = 0,
     exponents: tuple[float, float] = (2.0, 2.0),
+    slope: np.ndarray | None = None,
 ) -> Fit:
     r"""Fit one frequency per voxel to phases whose offset is known.
 
@@ -220,6 +226,9 @@ def fit_given_offset(
     exponents
         The weights of the values :math:`\varphi_e / T_e` are :math:`M_e^a T_e^b` with these a, b; (2, 2) is least
         squares. The misfit is always that of the least-squares solution.
+    slope
+        Squared slope of the frequency over a voxel, (rad/s)^2, of :func:`qsmxt.algorithms.dephasing.squared_slope`:
+        an echo during which the spins of a voxel spread counts less, by the :data:`DEPHASING_POWER` of its coherence.
     """
     fit = Fit.empty(echoes.usable.shape)
     nothing = np.zeros((0, 0, 0), dtype=np.float32)
@@ -234,6 +243,7 @@ def fit_given_offset(
         iterations,
         np.float32(exponents[0]),
         np.float32(exponents[1]),
+        nothing if slope is None else slope,
         fit.frequency,
         fit.precision,
         fit.misfit,
@@ -274,29 +284,41 @@ def _residual_row(residual, phase, offset, frequency, time):
 
 
 @kernel
-def _finish_row(phase, magnitude, offset, times, x, y, frequency, misfit, signal, residual):
-    """Misfit and signal of one row."""
+def _finish_row(phase, weights, offset, times, x, y, frequency, misfit, signal, residual):
+    """Misfit and signal of one row from the squared magnitudes ``weights`` of its echoes."""
     misfit[:] = 0
     signal[:] = 0
     for e in range(times.size):
         _residual_row(residual, phase[e, x, y], offset, frequency, times[e])
-        m = magnitude[e, x, y]
+        w = weights[e]
         for z in range(residual.size):
             chord = sine(HALF * residual[z])
-            w = m[z] * m[z]
-            misfit[z] += np.float32(4) * w * chord * chord
-            signal[z] += w
+            misfit[z] += np.float32(4) * w[z] * chord * chord
+            signal[z] += w[z]
+
+
+@kernel
+def _echo_weights(magnitude, slope, time, out):
+    """Squared magnitude of a row, less where the spins of a voxel have spread until ``time``; no slope: no loss."""
+    for z in range(out.size):
+        out[z] = magnitude[z] * magnitude[z]
+    if slope.size:
+        factor = np.float32(DEPHASING_POWER / 24) * time * time
+        for z in range(out.size):
+            out[z] *= decay(min(factor * slope[z], np.float32(60)))
 
 
 @kernel
 def _fit_one(
-    start, stop, phase, magnitude, offset, times, in_time, iterations, a, b, frequency, precision, misfit, signal
+    start, stop, phase, magnitude, offset, times, in_time, iterations, a, b, slope,
+    frequency, precision, misfit, signal,
 ):  # fmt: skip
     count, _, ny, nz = phase.shape
     numerator = np.empty(nz, dtype=np.float32)
     denominator = np.empty(nz, dtype=np.float32)
     residual = np.empty(nz, dtype=np.float32)
     squares = np.empty(nz, dtype=np.float32)
+    weights = np.empty((count, nz), dtype=np.float32)
     least_squares = a == 2 and b == 2
     nothing = np.empty(0, dtype=np.float32)
     tiny = np.float32(1e-30)
@@ -304,34 +326,38 @@ def _fit_one(
         for y in range(ny):
             omega = frequency[x, y]
             start_offset = offset[x, y] if offset.size else nothing
+            for e in range(count):
+                _echo_weights(magnitude[e, x, y], slope[x, y] if slope.size else nothing, times[e], weights[e])
             omega[:] = 0
             numerator[:] = 0
             denominator[:] = tiny
             squares[:] = 0
             for e in range(count):
-                t, m = times[e], magnitude[e, x, y]
+                t, square = times[e], weights[e]
                 _residual_row(residual, phase[e, x, y], start_offset, omega, t)
                 if in_time and e > 0:
                     for z in range(nz):
                         residual[z] -= TWO_PI * np.floor(residual[z] * TURN + HALF)
                 for z in range(nz):
-                    w = m[z] * m[z] * t
+                    w = square[z] * t
                     denominator[z] += w * t
                     omega[z] += w * residual[z] / denominator[z]
             for _ in range(iterations):
                 numerator[:] = 0
                 for e in range(count):
-                    t, m = times[e], magnitude[e, x, y]
+                    t, square = times[e], weights[e]
                     _residual_row(residual, phase[e, x, y], start_offset, omega, t)
                     for z in range(nz):
-                        numerator[z] += m[z] * m[z] * t * sine(residual[z])
+                        numerator[z] += square[z] * t * sine(residual[z])
                 for z in range(nz):
                     omega[z] += numerator[z] / denominator[z]
-            for z in range(nz):
-                precision[x, y, z] = denominator[z]
-            _finish_row(
-                phase, magnitude, start_offset, times, x, y, omega, misfit[x, y], signal[x, y], residual
-            )  # fmt: skip
+            full = precision[x, y]
+            full[:] = tiny
+            for e in range(count):
+                t, m = times[e], magnitude[e, x, y]
+                for z in range(nz):
+                    full[z] += m[z] * m[z] * t * t
+            _finish_row(phase, weights, start_offset, times, x, y, omega, misfit[x, y], signal[x, y], residual)
             if not least_squares:
                 omega[:] = 0
                 squares[:] = 0
@@ -352,6 +378,8 @@ def _fit_one(
 def _fit_two(start, stop, phase, magnitude, times, iterations, frequency, precision, misfit, signal, offset):
     count, _, ny, nz = phase.shape
     sums = np.empty((5, nz), dtype=np.float32)
+    weights = np.empty((count, nz), dtype=np.float32)
+    nothing = np.empty(0, dtype=np.float32)
     residual = np.empty(nz, dtype=np.float32)
     tiny = np.float32(1e-30)
     for x in range(start, stop):
@@ -395,4 +423,6 @@ def _fit_two(start, stop, phase, magnitude, times, iterations, frequency, precis
                     zero[z] += across[z] / weight[z] - step * mean[z]
             for z in range(nz):
                 precision[x, y, z] = spread[z]
-            _finish_row(phase, magnitude, zero, times, x, y, omega, misfit[x, y], signal[x, y], residual)
+            for e in range(count):
+                _echo_weights(magnitude[e, x, y], nothing, times[e], weights[e])
+            _finish_row(phase, weights, zero, times, x, y, omega, misfit[x, y], signal[x, y], residual)

@@ -37,13 +37,14 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.dephasing import gradient_coherence
+from qsmxt.algorithms.dephasing import gradient_coherence, squared_slope
 from qsmxt.algorithms.field.fitting import Echoes, fit_given_offset
 from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
 from qsmxt.algorithms.offset.regions import join_large_regions
 from qsmxt.algorithms.offset.smoothing import smooth_phase
 from qsmxt.algorithms.signal import signal_mask
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
+from qsmxt.algorithms.unwrapping.extrapolation import extrapolate_turns
 from qsmxt.algorithms.unwrapping.weights import PRESETS, Edges
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -137,13 +138,14 @@ def joint_fit(
     tell = progress or (lambda fraction: None)
     regions = _unwrap_first(echoes, parameters.weights)
     tell(0.5)
-    offset = None
+    offset = slope = None
     if len(echoes.times) > 1:
         offset = _smooth_offset(echoes, regions, parameters.smoothing)
         tell(0.7)
         _remove_bipolar(echoes, offset, parameters)
+        slope = squared_slope(echoes.phase[0], echoes.usable, 1 / echoes.times[0])
         tell(0.8)
-    fit = fit_given_offset(echoes, offset=offset, in_time=True, iterations=parameters.iterations)
+    fit = fit_given_offset(echoes, offset=offset, in_time=True, iterations=parameters.iterations, slope=slope)
     tell(1.0)
     return echoes.maps(fit, 1)
 
@@ -155,6 +157,7 @@ def _unwrap_first(echoes: Echoes, weights: str) -> np.ndarray:
     ratio = times[0] / times[1] if len(times) > 1 else 1.0
     costs = Edges(first, echoes.usable, weights, echoes.magnitude[0], second, ratio).costs()
     regions = unwrap_regions(first, costs)
+    extrapolate_turns(first, echoes.usable)
     align_regions(first, regions)
     return regions
 
