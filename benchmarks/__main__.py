@@ -6,7 +6,7 @@ import argparse
 
 from benchmarks import board, chains, conversion, faults, heads, scale, speed
 
-PARTS = ("accuracy", "chains", "board", "speed", "scale", "faults", "conversion")
+PARTS = ("accuracy", "rim", "chains", "board", "speed", "scale", "faults", "conversion")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -28,6 +28,20 @@ def accuracy(only: str) -> None:
             header = ["head", *found]
             rows.append([name, *(f"{value:.3g}" for value in found.values())])
     _print("Default chain, from wrapped phase with our own mask", header, rows)
+
+
+def edges(only: str) -> None:
+    """Error against distance from the edge of the brain: the default, and removing the background first."""
+    name = next(iter(heads.HEADS))
+    head = heads.head(name)
+    rows: list[list[str]] = []
+    header = ["chain"]
+    for chain in chains.CHAINS:
+        if only in chain.name:
+            found = chains.rim(chains.run(chain, head), head)
+            header = ["chain", *found]
+            rows.append([chain.name, *(f"{value:.3g}" for value in found.values())])
+    _print(f"Error by distance from the edge of the brain on the head {name}, percent", header, rows)
 
 
 def compare(only: str) -> None:
@@ -91,7 +105,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(PARTS, (accuracy, compare, isolate, measure, plan_and_share, disturb, index), strict=True):
+    for part, make in zip(
+        PARTS, (accuracy, edges, compare, isolate, measure, plan_and_share, disturb, index), strict=True
+    ):
         if part in parts:
             make(options.only)
 

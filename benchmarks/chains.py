@@ -138,3 +138,14 @@ def scores(result: Result, head: Head) -> dict[str, float]:
         "wrong wraps, reliable": 100 * (wrong & reliable).sum() / reliable.sum(),
         "CPU s": sum(result.seconds.values()),
     }
+
+
+def rim(result: Result, head: Head) -> dict[str, float]:
+    """Error of the map by distance from the edge of the brain, percent of the truth at that distance."""
+    brain = head.brain & result.mask
+    profile = metrics.edge_profile(result.chi, head.chi, brain, head.grid)
+    return {_span(near, far): error for (near, far), error in profile.items()}
+
+
+def _span(near: float, far: float) -> str:
+    return f"{near:g} mm and more" if far == float("inf") else f"{near:g} to {far:g} mm"

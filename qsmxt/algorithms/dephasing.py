@@ -39,8 +39,8 @@ def gradient_coherence(phase: np.ndarray, usable: np.ndarray, scale: float = 1.0
 def squared_slope(phase: np.ndarray, usable: np.ndarray, scale: float = 1.0) -> np.ndarray:
     r"""Squared slope :math:`\sum_i \Delta_i^2` of every voxel, float32, 0 where ``usable`` is 0.
 
-    To second order the coherence is :math:`c \approx \exp(-\sum_i \Delta_i^2 / 24)`, which has no side lobes. Arguments as
-    of :func:`gradient_coherence`.
+    To second order the coherence is :math:`c \approx \exp(-\sum_i \Delta_i^2 / 24)`, which has no side lobes.
+    Arguments as of :func:`gradient_coherence`.
     """
     out = np.empty(phase.shape, dtype=np.float32)
     parallel.run(_slope, len(phase), phase, usable, np.float32(scale), out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qsmxt.algorithms.dephasing import gradient_coherence
+from qsmxt.algorithms.dephasing import gradient_coherence, squared_slope
 
 SHAPE = (9, 8, 10)
 
@@ -41,3 +41,14 @@ def test_one_bad_neighbour_and_unusable_voxels_do_not_count():
 def test_thin_volumes(shape):
     found = gradient_coherence(np.zeros(shape, np.float32), np.ones(shape, np.uint8))
     np.testing.assert_array_equal(found, 1)
+
+
+def test_the_squared_slope_is_the_sum_over_the_axes_and_gives_the_coherence_to_second_order():
+    x, y, z = np.indices(SHAPE)
+    phase = (0.1 * x + 0.2 * y - 0.3 * z).astype(np.float32)
+    usable = np.ones(SHAPE, np.uint8)
+    usable[2] = 0
+    found = squared_slope(phase, usable, 2.0)
+    np.testing.assert_allclose(found[usable > 0], 4 * (0.01 + 0.04 + 0.09), rtol=1e-4)
+    assert not found[2].any()
+    np.testing.assert_allclose(np.exp(-found / 24)[0], gradient_coherence(phase, usable, 2.0)[0], atol=2e-4)

@@ -19,7 +19,10 @@ of a fit is the agreement of the echoes, :math:`\sum_e M_e^2 \cos r_e / S_0`, ti
 field leaves of the first echo (:mod:`qsmxt.algorithms.dephasing`), times a factor that falls below one where the
 magnitude grows from one echo to the next by more than 0.2 of its maximum (the signal had cancelled before). The noise
 :math:`\sigma` comes from the misfit where echoes are left over (its median over the good voxels, divided by the median
-of the chi-squared distribution), else from the magnitude.
+of the chi-squared distribution), else from the magnitude. Where echoes count less because of dephasing, misfit and
+agreement are those of the remaining weights, while :math:`p` stays that of all echoes: with noise weights that fall
+with the slope, the inversion forgets the field around strong sources (digital head at 7 T, five voxels inside: 40.0
+against 30.4 %).
 
 References
 ----------

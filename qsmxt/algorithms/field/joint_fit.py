@@ -5,7 +5,8 @@ The phase is :math:`\varphi_e = \varphi_0 + \omega T_e`, with a field :math:`\om
 every voxel halves the noise of the field; the usual Gaussian smoothing of the offset, however, is biased where it has a
 slope.
 
-1. The first echo, which has the fewest wraps, is unwrapped in space (ROMEO).
+1. The first echo, which has the fewest wraps, is unwrapped in space (ROMEO); where its steps from voxel to voxel exceed
+   half a turn, the turn is the one that continues the slope (:mod:`qsmxt.algorithms.unwrapping.extrapolation`).
 2. With :math:`\Delta T = T_2 - T_1` and :math:`\gamma` wrapping to :math:`[-\pi, \pi)`,
 
    .. math:: \gamma\Bigl( \varphi_1 \frac{\Delta T}{T_1} - (\varphi_2 - \varphi_1) \Bigr)
@@ -18,7 +19,14 @@ slope.
 3. Echo after echo, the phase without offset is predicted by the fit of the echoes before it and shifted by the multiple
    of :math:`2\pi` next to the prediction. No further unwrapping in space is needed.
 4. Gauss-Newton steps for the complex signal with the known offset,
-   :math:`\min_\omega \sum_e |S_e - M_e e^{i(\varphi_0 + \omega T_e)}|^2`.
+   :math:`\min_\omega \sum_e w_e |S_e - M_e e^{i(\varphi_0 + \omega T_e)}|^2`.
+
+In steps 3 and 4 an echo counts less in a voxel whose spins have spread until it,
+:math:`w_e = \exp(-p\,T_e^2 \sum_i \Delta_i^2 / 24)` with p = 8 and the slope :math:`\Delta_i` of the frequency over the
+voxel along axis i, which the first echo tells: what is left of its signal comes from a part of the voxel and has
+another frequency. On a digital head at 7 T (1.5 mm) both together lowered the share of the brain with a wrong wrap from
+0.35 to 0.09 %, and the error of the map five voxels inside from 34 to 30 %. ``field_noise`` is that of all echoes, as
+if none had lost its coherence; what the dephasing costs is told by ``fit_quality``.
 
 For one echo the offset stays in the field, and the field is :math:`\varphi_1 / 2\pi\bar\gamma B_0 T_1`.
 
@@ -43,8 +51,8 @@ from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
 from qsmxt.algorithms.offset.regions import join_large_regions
 from qsmxt.algorithms.offset.smoothing import smooth_phase
 from qsmxt.algorithms.signal import signal_mask
-from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
 from qsmxt.algorithms.unwrapping.extrapolation import extrapolate_turns
+from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
 from qsmxt.algorithms.unwrapping.weights import PRESETS, Edges
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter

@@ -70,7 +70,7 @@ class TVTFIParameters:
         8.0, unit="mm", at_least=0, help="width of the shell around the mask in which background sources may lie"
     )
     gradient_penalty: float = parameter(
-        40.0, unit="1/(ppm mm)", above=0, help="ADMM penalty of the gradient as a multiple of the weight"
+        80.0, unit="1/(ppm mm)", above=0, help="ADMM penalty of the gradient as a multiple of the weight"
     )
     field_penalty: float = parameter(0.02, above=0, help="ADMM penalty of the field relative to the median data weight")
 
