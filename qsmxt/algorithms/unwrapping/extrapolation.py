@@ -13,7 +13,7 @@ next to it, and become trusted themselves if they then differ from it by less th
 none, what is left is accepted at any difference.
 
 Measured on a digital head at 7 T (1.5 mm, first echo at 5 ms): 472 voxels of the brain with a wrong turn before, 87
-after.
+after, with islands trusted.
 """
 
 from __future__ import annotations
