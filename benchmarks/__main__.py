@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import board, chains, conversion, faults, heads, scale, speed
+from benchmarks import board, chains, contrasts, conversion, faults, heads, scale, speed
 
-PARTS = ("accuracy", "rim", "chains", "board", "speed", "scale", "faults", "conversion")
+PARTS = ("accuracy", "rim", "chains", "board", "contrasts", "speed", "scale", "faults", "conversion")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -72,6 +72,14 @@ def isolate(only: str) -> None:
         _print(title, ["method", *header], rows)
 
 
+def others(only: str) -> None:
+    """Relaxometry, source separation, several orientations."""
+    for title, header, make in contrasts.TABLES:
+        rows = make(only)
+        if rows:
+            _print(title, header, rows)
+
+
 def measure(only: str) -> None:
     """CPU seconds beside QSM.rs."""
     rows = [[name, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"] for name, ours, theirs in speed.table(only)]
@@ -106,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     parts = options.parts or PARTS
     for part, make in zip(
-        PARTS, (accuracy, edges, compare, isolate, measure, plan_and_share, disturb, index), strict=True
+        PARTS, (accuracy, edges, compare, isolate, others, measure, plan_and_share, disturb, index), strict=True
     ):
         if part in parts:
             make(options.only)

@@ -84,6 +84,7 @@ class OutputSettings:
     r2star: bool = parameter(False, help="map of R2*")
     t2star: bool = parameter(False, help="map of T2*")
     separation: bool = parameter(False, help="maps of paramagnetic and diamagnetic susceptibility")
+    orientation: bool = parameter(False, help="one susceptibility map from all orientations of a head")
     segmentation: bool = parameter(False, help="regions in GRE and T1w space, and statistics of all maps in them")
     export_dicom: bool = parameter(False, help="all maps also as DICOM series, in the folder dicom of the session")
     source_dicom: str | None = parameter(

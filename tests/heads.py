@@ -64,6 +64,17 @@ def write_subject(
     return written
 
 
+def write_spin_echo(root: Path, subject: str, source: Head, rate: float, times: Sequence[float]) -> None:
+    """Write a train of spin echoes of a head, R2 being ``rate`` (1/s) everywhere in it."""
+    folder = root / f"sub-{subject}" / "anat"
+    for number, time in enumerate(times, 1):
+        stem = folder / f"sub-{subject}_echo-{number}_MESE"
+        signal = (1000 * np.exp(-rate * time) * source.head).astype(np.float32)
+        content = gzip.compress(nib.Nifti1Image(signal, source.affine).to_bytes(), compresslevel=1, mtime=0)
+        stem.with_name(stem.name + ".nii.gz").write_bytes(content)
+        stem.with_name(stem.name + ".json").write_text(json.dumps({"EchoTime": time, "MagneticFieldStrength": 3.0}))
+
+
 def contents(folder: Path, *, ignore: Sequence[str] = ()) -> dict[str, str]:
     """Digest of every file below ``folder`` whose path holds none of ``ignore``; short, so that a difference prints."""
     return {

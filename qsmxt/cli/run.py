@@ -206,6 +206,7 @@ def process(
 ) -> list[Outcome]:
     """Run the units, and write what belongs to the dataset as a whole whatever happens to them."""
     from qsmxt.workflows.dataset import finish_dataset, start_dataset
+    from qsmxt.workflows.orientation import run_orientations
     from qsmxt.workflows.participants import run_units
     from qsmxt.workflows.resources import threads_per_node
     from qsmxt.workflows.unit import Context
@@ -225,6 +226,8 @@ def process(
             except OSError as error:
                 raise OutputError(f"work folder {work_dir}: cannot be made ({error.strerror}); use -w") from None
             outcomes += run_units(prepared, settings, context, work_dir, resources)
+            units = [item.unit for item in prepared]
+            outcomes += run_orientations(units, outcomes, settings, context, work_dir, resources)
     finally:
         finish_dataset(context, subjects, outcomes, facts)
     return outcomes

@@ -26,7 +26,7 @@ from typing import Any
 from qsmxt import __version__
 from qsmxt.cli.options import Formatter, Parser, describe_stage, hyphened, setting_arguments
 from qsmxt.errors import InputError, MissingInputError, ParameterError, QSMxTError
-from qsmxt.registry.artifacts import ARTIFACTS, Artifact
+from qsmxt.registry.artifacts import ARTIFACTS, STACKED, Artifact
 from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
 
 _PROGRAM = "qsmxt-step"
@@ -132,10 +132,10 @@ def parameter_option(method: CataloguedMethod, name: str) -> str:
 def _add_array(parser: Parser, group: Any, artifact: Artifact, *, required: bool) -> None:
     keywords: dict[str, Any] = {"required": required, "help": f"{artifact.description} [{artifact.unit}]"}
     if artifact.kind == "acquisition":
-        many = artifact.name == "echo_times"
+        many = artifact.name in ("echo_times", "spin_echo_times", "b0_directions")
         keywords |= {"type": float, "nargs": "+" if many else None, "metavar": artifact.unit.upper()}
     else:
-        keywords |= {"type": Path, "nargs": "+" if artifact.kind == "echoes" else None, "metavar": "NIFTI"}
+        keywords |= {"type": Path, "nargs": "+" if artifact.kind in STACKED else None, "metavar": "NIFTI"}
     parser.add(group, f"--{hyphened(artifact.name)}", dest=artifact.name, **keywords)
 
 
@@ -160,7 +160,8 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     written = []
     for number, (name, array) in enumerate(made.items()):
         sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
-        volumes = {"": array} if array.ndim == 3 else {f"_echo-{i}": volume for i, volume in enumerate(array, 1)}
+        part = {"echoes": "echo", "components": "component"}.get(ARTIFACTS[name].kind, "part")
+        volumes = {"": array} if array.ndim == 3 else {f"_{part}-{i}": volume for i, volume in enumerate(array, 1)}
         for ending, volume in volumes.items():
             path = _output(options.output, f"{name}{ending}", first=number == 0 and not ending)
             written.append(save_volume(path, volume, affine, unit_label=ARTIFACTS[name].unit, sidecar=sidecar))
@@ -220,7 +221,7 @@ def _as_declared(artifact: Artifact, volumes: list[Any]) -> Any:
     """Volumes as the method wants them: echo axis first, masks bool, C order."""
     import numpy as np
 
-    if artifact.kind == "echoes":
+    if artifact.kind in STACKED:
         whole = np.stack(volumes)
     else:
         (whole,) = volumes

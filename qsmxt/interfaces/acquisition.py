@@ -18,6 +18,7 @@ class FingerprintInputSpec(BaseInterfaceInputSpec):
 
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
     masks = traits.Str("{}", usedefault=True, desc="masks made elsewhere: file by name (JSON)")
+    spin_echo = traits.Str("{}", usedefault=True, desc="map of R2 or train of spin echoes (JSON)")
 
 
 class FingerprintOutputSpec(TraitedSpec):
@@ -39,8 +40,9 @@ class Fingerprint(Interface):
 
         unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
         masks = json.loads(self.inputs.masks)
-        files = [*(str(path) for path in unit.files()), *masks.values()]
-        self._results["fingerprint"] = digest(digest_files(files), unit.to_dict(), list(masks))
+        spin_echo = json.loads(self.inputs.spin_echo)
+        files = [*(str(path) for path in unit.files()), *masks.values(), *spin_echo.get("files", ())]
+        self._results["fingerprint"] = digest(digest_files(files), unit.to_dict(), list(masks), spin_echo)
 
 
 class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
@@ -50,6 +52,7 @@ class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
     fingerprint = traits.Str(mandatory=True, desc="digest of its files")
     reading = traits.Str("{}", usedefault=True, desc="phase sign and range (JSON)")
     masks = traits.Str("{}", usedefault=True, desc="masks made elsewhere: file by name (JSON)")
+    spin_echo = traits.Str("{}", usedefault=True, desc="map of R2 or train of spin echoes (JSON)")
     code = traits.Str(mandatory=True, desc="version and digest of the code")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
 
@@ -82,6 +85,13 @@ class LoadAcquisition(Interface):
         }
         for name, file in json.loads(self.inputs.masks).items():
             arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
+        spin_echo = json.loads(self.inputs.spin_echo)
+        if spin_echo:
+            from qsmxt.interfaces.registration import Volume
+            from qsmxt.interfaces.spinecho import spin_echo_arrays
+
+            magnitude = Volume(arrays["combined_magnitude"], np.asarray(acquired.affine, dtype=float))
+            arrays |= spin_echo_arrays(spin_echo, magnitude, Path(folder))
         state = State(
             fingerprint=digest(self.inputs.fingerprint, self.inputs.reading, self.inputs.code),
             grid=describe_grid(acquired.grid),

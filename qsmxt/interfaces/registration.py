@@ -185,22 +185,35 @@ class Stage:
         ]  # fmt: skip
 
 
-def register_rigid(fixed: Volume, moving: Volume, mask: np.ndarray | None, folder: Path) -> str:
+def register_rigid(
+    fixed: Volume,
+    moving: Volume,
+    mask: np.ndarray | None,
+    folder: Path,
+    *,
+    starts: Sequence[np.ndarray] | None = None,
+) -> str:
     """Rigid transform of ``moving`` to ``fixed`` by mutual information; returns its file.
 
-    The fixed image should be the one with the smaller coverage. The search starts from every placement on a coarse
-    grid, and the best of the results is refined.
+    The fixed image should be the one with the smaller coverage. The search starts from every placement (or from
+    ``starts``, matrices from the fixed to the moving world) on a coarse grid, and the best of the results is refined.
     """
-    best = _search(fixed, moving, mask, folder / "rigid")
+    best = _search(fixed, moving, mask, folder / "rigid", starts)
     fine = Stage("Rigid", (4.0, 2.0, 1.0), (200, 100, 30))
     return _run(fixed, moving, [fine], best, folder / "rigid", mask)
 
 
-def _search(fixed: Volume, moving: Volume, mask: np.ndarray | None, prefix: Path) -> str:
+def _search(
+    fixed: Volume,
+    moving: Volume,
+    mask: np.ndarray | None,
+    prefix: Path,
+    starts: Sequence[np.ndarray] | None = None,
+) -> str:
     """The best rigid transform on coarse grids from all placements."""
     coarse = Stage("Rigid", (8.0, 6.0), (500, 250))
     found = []
-    for number, start in enumerate(placements(fixed, moving)):
+    for number, start in enumerate(placements(fixed, moving) if starts is None else starts):
         initial = write_affine(start, Path(f"{prefix}-start{number}.mat"))
         file = _run(fixed, moving, [coarse], initial, Path(f"{prefix}-coarse{number}-"), mask)
         found.append((similarity(fixed, moving, [file], mask), -number, file))

@@ -49,7 +49,7 @@ _NOISE = {"chi": "field_noise", "r2star": "r2star_noise"}
 _CARRIED = ("chi", "r2star")
 
 #: Most derivatives of a unit that a table can be made of.
-_SOURCES = ("qsm", "swi", "r2star", "t2star", "separation")
+_SOURCES = ("qsm", "swi", "r2star", "t2star", "separation", "orientation")
 
 
 class AnatomyFingerprintInputSpec(BaseInterfaceInputSpec):

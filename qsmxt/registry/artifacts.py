@@ -22,8 +22,9 @@ class Artifact:
     description
         What it is, in one phrase.
     kind
-        ``"volume"`` (x, y, z), ``"echoes"`` (echo, x, y, z), ``"mask"`` (bool volume), ``"labels"``
-        (integer volume) or ``"acquisition"`` (numbers that belong to the acquisition, not an image).
+        ``"volume"`` (x, y, z), ``"echoes"`` (echo, x, y, z), ``"spin_echoes"`` (echo, x, y, z) of another scan,
+        ``"orientations"`` (orientation, x, y, z), ``"components"`` (component, x, y, z), ``"mask"`` (bool volume),
+        ``"labels"`` (integer volume) or ``"acquisition"`` (numbers that belong to the acquisition, not an image).
     suffix
         BIDS suffix of the saved map, or ``None`` if it is never saved under its own suffix.
     desc
@@ -36,6 +37,10 @@ class Artifact:
     kind: str = "volume"
     suffix: str | None = None
     desc: str | None = None
+
+
+#: Kinds that are several volumes, their number first.
+STACKED = ("echoes", "spin_echoes", "orientations", "components")
 
 
 def _table(*rows: Artifact) -> dict[str, Artifact]:
@@ -59,7 +64,7 @@ ARTIFACTS: dict[str, Artifact] = _table(
     Artifact("unwrapped_phase", "rad", "phase without wraps", "echoes"),
     Artifact("phase_quality", "1", "reliability of the phase from 0 to 1 (ROMEO voxel quality)"),
     Artifact("total_field", "ppm", "relative field of all sources", suffix="T2starw", desc="totalfield"),
-    Artifact("field_noise", "ppm", "standard deviation of the total field"),
+    Artifact("field_noise", "ppm", "standard deviation of the total field", suffix="T2starw", desc="fieldnoise"),
     Artifact("fit_quality", "1", "agreement of the echoes with one frequency, from 0 to 1"),
     # masks
     Artifact("mask_input", "arbitrary", "image from which a mask is made: magnitude, quality map or T1-weighted"),
@@ -81,16 +86,43 @@ ARTIFACTS: dict[str, Artifact] = _table(
     Artifact("swi", "arbitrary", "susceptibility-weighted image", suffix="T2starw", desc="swi"),
     Artifact("minimum_intensity_projection", "arbitrary", "sliding minimum of the SWI", suffix="T2starw", desc="minIP"),
     Artifact("r2star", "1/s", "effective transverse relaxation rate", suffix="R2starmap"),
-    Artifact("r2star_noise", "1/s", "standard deviation of R2*"),
+    Artifact("r2star_noise", "1/s", "standard deviation of R2*", suffix="R2starmap", desc="noise"),
     Artifact("t2star", "s", "effective transverse relaxation time", suffix="T2starmap"),
+    Artifact("t2star_noise", "s", "standard deviation of T2*", suffix="T2starmap", desc="noise"),
     Artifact("s0", "arbitrary", "signal at echo time zero", suffix="S0map"),
+    Artifact("spin_echo_magnitude", "arbitrary", "magnitude of a train of spin echoes", "spin_echoes"),
+    Artifact("spin_echo_times", "s", "times of the spin echoes, ascending", "acquisition"),
     Artifact("r2", "1/s", "transverse relaxation rate of a spin echo", suffix="R2map"),
     Artifact("r2prime", "1/s", "reversible transverse relaxation rate, R2* - R2"),
     Artifact("chi_paramagnetic", "ppm", "susceptibility of paramagnetic sources", suffix="Chimap", desc="paramagnetic"),
     Artifact(
         "chi_diamagnetic", "ppm", "susceptibility of diamagnetic sources, <= 0", suffix="Chimap", desc="diamagnetic"
     ),
-)
+    Artifact(
+        "closed_form_paramagnetic", "ppm", "paramagnetic susceptibility in closed form, to compare with",
+        suffix="Chimap", desc="paramagneticClosedForm",
+    ),
+    Artifact(
+        "closed_form_diamagnetic", "ppm", "diamagnetic susceptibility in closed form, to compare with",
+        suffix="Chimap", desc="diamagneticClosedForm",
+    ),
+    # several orientations of one head
+    Artifact("oriented_fields", "ppm", "local field of every orientation on one grid", "orientations"),
+    Artifact("oriented_noise", "ppm", "standard deviation of the field of every orientation", "orientations"),
+    Artifact("b0_directions", "1", "B0 of every orientation in the axes of the grid", "acquisition"),
+    Artifact(
+        "orientation_chi", "ppm", "susceptibility from several orientations", suffix="Chimap", desc="orientations"
+    ),
+    Artifact("susceptibility_tensor", "ppm", "susceptibility tensor: xx, xy, xz, yy, yz, zz", "components"),
+    Artifact(
+        "tensor_mean", "ppm", "mean susceptibility, a third of the trace of the tensor",
+        suffix="Chimap", desc="tensormean",
+    ),
+    Artifact(
+        "tensor_anisotropy", "ppm", "largest susceptibility of the tensor less the mean of the other two",
+        suffix="Chimap", desc="tensoranisotropy",
+    ),
+)  # fmt: skip
 
 
 def artifact(name: str) -> Artifact:

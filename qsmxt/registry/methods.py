@@ -33,6 +33,9 @@ Progress = Callable[[float], None]
 
 _METADATA_KEY = "qsmxt"
 
+#: Status of a method beside which every other one of its stage is shown.
+BASELINE = "baseline"
+
 
 @dataclass(frozen=True)
 class Param:
@@ -247,7 +250,7 @@ def method(
     sentence
         Methods text, a Python format string over the parameters.
     cost, status, extra
-        Resources; ``"stable"`` or ``"experimental"``; name of the optional extra it needs.
+        Resources; ``"stable"``, ``"experimental"`` or ``"baseline"``; name of the optional extra it needs.
     linear
         Whether the products scale with the consumed field (tested).
     """

@@ -28,6 +28,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("referencing", "Referencing"),
     Stage("swi", "Susceptibility-weighted imaging"),
     Stage("relaxometry", "Relaxometry"),
+    Stage("spinecho", "Relaxometry of spin echoes"),
     Stage("separation", "Source separation"),
     Stage("orientation", "Multiple orientations"),
 )

@@ -60,8 +60,21 @@ PICTURES: tuple[Picture, ...] = (
     Picture("local_field", "Local field, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
     Picture("chi_paramagnetic", "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
     Picture("chi_diamagnetic", "Susceptibility of diamagnetic sources, 0 (black) to -0.1 ppm (white)", (0.0, -0.1)),
+    Picture(
+        "closed_form_paramagnetic", "Paramagnetic sources in closed form, to compare, 0 (black) to 0.1 ppm (white)",
+        (0.0, 0.1),
+    ),
+    Picture(
+        "closed_form_diamagnetic", "Diamagnetic sources in closed form, to compare, 0 (black) to -0.1 ppm (white)",
+        (0.0, -0.1),
+    ),
+    Picture("orientation_chi", "Susceptibility from all orientations, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
+    Picture("tensor_mean", "Mean of the susceptibility tensor, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
+    Picture("tensor_anisotropy", "Anisotropy of susceptibility, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
     Picture("r2star", "R2*, 0 (black) to 60 1/s (white)", (0.0, 60.0)),
+    Picture("r2star_noise", "Standard deviation of R2*, 0 (black) to 5 1/s (white)", (0.0, 5.0)),
     Picture("t2star", "T2*, 0 (black) to 80 ms (white)", (0.0, 0.08)),
+    Picture("t2star_noise", "Standard deviation of T2*, 0 (black) to 10 ms (white)", (0.0, 0.01)),
     Picture("swi", "Susceptibility-weighted image"),
     Picture("minimum_intensity_projection", "Minimum intensity projection"),
 )  # fmt: skip

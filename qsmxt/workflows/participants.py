@@ -172,38 +172,52 @@ class _Run:
 
     def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
         """Run some units in one workflow."""
-        from nipype.pipeline import engine as pe
+        workflows = [(item.unit, self._unit_workflow(item)) for item in batch]
+        outcomes, taken = run_workflows(
+            workflows, self.settings, self.context, self.work_dir, self.resources, progress=self.progress
+        )
+        self.taken += taken
+        return outcomes
 
-        quieten_nipype(logger.getEffectiveLevel())
-        workflow = pe.Workflow(name=WORKFLOW, base_dir=str(self.work_dir))
-        workflow.config["execution"] = execution_config(self.settings)
-        clean = self.work_dir if self.settings.execution.clean_work else None
-        watch = Watch(
-            {unit_node_name(item.unit): item.unit for item in batch}, clean, self.progress,
-            serial=is_serial(self.resources),
-        )  # fmt: skip
-        for item in batch:
-            workflow.add_nodes([self._unit_workflow(item, watch)])
-        plugin = make_plugin(self.resources, watch)
-        problem = ""
-        try:
-            workflow.run(plugin=plugin)
-        except Exception as error:
-            problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            logger.debug("workflow ended with an error", exc_info=True)
-        self.taken += getattr(plugin, "taken", [])
-        return watch.outcomes(self.context.out_dir, problem)
-
-    def _unit_workflow(self, item: Prepared, watch: Watch) -> Any:
-        workflow = init_unit_wf(
+    def _unit_workflow(self, item: Prepared) -> Any:
+        return init_unit_wf(
             item.plan, self.settings, item.size, self.context, segmentation=item.segmentation, source=item.source_dicom
         )
+
+
+def run_workflows(
+    workflows: Sequence[tuple[ProcessingUnit, Any]],
+    settings: Settings,
+    context: Context,
+    work_dir: Path,
+    resources: Resources,
+    *,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
+    """Run workflows side by side; what became of the unit of each, and what every node took."""
+    from nipype.pipeline import engine as pe
+
+    quieten_nipype(logger.getEffectiveLevel())
+    whole = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
+    whole.config["execution"] = execution_config(settings)
+    clean = work_dir if settings.execution.clean_work else None
+    units = {unit_node_name(unit): unit for unit, _ in workflows}
+    watch = Watch(units, clean, progress, serial=is_serial(resources))
+    for unit, workflow in workflows:
         nodes = workflow._get_all_nodes()
         watch.expect(workflow.name, {node.name: getattr(node, "cpu_seconds", 0.0) for node in nodes})
-        crash_folder = Derivatives(self.context.out_dir).logs(item.unit.subject)
+        crash_folder = Derivatives(context.out_dir).logs(unit.subject)
         for node in nodes:
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
-        return workflow
+        whole.add_nodes([workflow])
+    plugin = make_plugin(resources, watch)
+    problem = ""
+    try:
+        whole.run(plugin=plugin)
+    except Exception as error:
+        problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        logger.debug("workflow ended with an error", exc_info=True)
+    return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", [])
 
 
 def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:

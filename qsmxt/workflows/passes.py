@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qsmxt.registry.methods import Cost, Method, resolve
+from qsmxt.registry.catalogue import catalogue
+from qsmxt.registry.methods import BASELINE, Cost, Method, resolve
 
 #: Stages that are repeated for another mask, and those repeated for every echo.
 BY_MASK = ("background", "inversion")
@@ -28,6 +29,10 @@ PASSES: dict[str, dict[str, str]] = {
     },
     "filled_chi": {"chi": "filled_chi"},
 }
+
+#: Stage whose methods are shown beside a baseline, and what the baseline calls its maps then.
+COMPARED_STAGE = "separation"
+BASELINE_MAPS = {"chi_paramagnetic": "closed_form_paramagnetic", "chi_diamagnetic": "closed_form_diamagnetic"}
 
 ECHO_MAP = "echo_chi"
 ECHO_STEP = "merging.each_echo"
@@ -47,11 +52,28 @@ class RepeatedMethod(Method):
     nested: tuple[Method, ...] = ()
 
 
+def with_baseline(chosen: list[Method], parameters: dict[str, dict[str, Any]]) -> list[Method]:
+    """``chosen`` with the baseline of source separation beside another method, and its parameters in ``parameters``.
+
+    The baseline has the relaxivities of the method that it is compared with.
+    """
+    others = [method for method in chosen if method.stage == COMPARED_STAGE]
+    baseline = next((m for m in catalogue()[COMPARED_STAGE].values() if m.status == BASELINE), None)
+    if baseline is None or not others or baseline.name == others[0].name:
+        return chosen
+    own = {declared.name for declared in baseline.declarations}
+    shared = {name: value for name, value in parameters.get(others[0].name, {}).items() if name in own}
+    parameters[baseline.name] = baseline.complete(shared)
+    return [_renamed(baseline, BASELINE_MAPS), *chosen]
+
+
 def with_passes(chosen: list[Method], known: Iterable[str]) -> list[Method]:
     """``chosen`` with the passes that a merging method among them asks for, in place of the single pass."""
     wanted = {name for method in chosen if method.stage == "merging" for name in method.consumes}
     if ECHO_MAP in wanted:
         return _echo_by_echo(chosen, set(known))
+    if any(ECHO_MAP in method.optional for method in chosen):
+        return [*chosen, _echo_by_echo(chosen, set(known))[-1]]
     passes = [names for name, names in PASSES.items() if name in wanted]
     if not passes:
         return chosen

@@ -17,7 +17,8 @@ from qsmxt.errors import InputError, WorkflowError
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.registry.methods import Cost, Method, resolve
 from qsmxt.workflows.masks import find_masks
-from qsmxt.workflows.passes import RenamedMethod, RepeatedMethod, with_passes
+from qsmxt.workflows.passes import RenamedMethod, RepeatedMethod, with_baseline, with_passes
+from qsmxt.workflows.rates import TRAIN, SpinEcho, find_spin_echo
 
 #: Artifacts that every output stands for. One line makes an output switch.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -26,7 +27,25 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "r2star": ("r2star",),
     "t2star": ("t2star",),
     "separation": ("chi_paramagnetic", "chi_diamagnetic"),
+    "orientation": ("local_field",),
 }
+
+#: What an output is compared with, where a method makes it.
+COMPARED: dict[str, tuple[str, ...]] = {"separation": ("closed_form_paramagnetic", "closed_form_diamagnetic")}
+
+#: Outputs that make use of R2.
+WITH_R2 = ("separation",)
+
+#: What else is saved for an output where it was made on the way.
+BESIDES: dict[str, tuple[str, ...]] = {
+    "r2star": ("r2star_noise", "s0"),
+    "t2star": ("t2star_noise", "s0"),
+    "orientation": ("field_noise",),
+    "separation": ("r2",),
+}
+
+#: Artifacts on the way to the susceptibility map that are saved only if an output asks for them.
+ON_REQUEST = ("field_noise",)
 
 #: Outputs that one echo cannot give.
 SEVERAL_ECHOES = ("r2star", "t2star", "separation")
@@ -113,13 +132,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups of a unit, in order, the artifacts asked for, what a user should know, and masks made elsewhere."""
+    """All groups of a unit, in order, the artifacts asked for, what a user should know, and what was made elsewhere."""
 
     unit: ProcessingUnit
     groups: tuple[Group, ...]
     targets: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     masks: Mapping[str, Path] = field(default_factory=dict)
+    spin_echo: SpinEcho | None = None
 
     def steps(self) -> list[Step]:
         """All steps in order."""
@@ -144,7 +164,8 @@ class Plan:
         artifact = ARTIFACTS.get(name)
         if artifact is None or artifact.suffix is None:
             return False
-        return output == "qsm" or artifact.kind == "mask" or name in self.targets
+        on_the_way = output == "qsm" and name not in ON_REQUEST
+        return on_the_way or artifact.kind == "mask" or name in self.targets
 
 
 def available_artifacts(unit: ProcessingUnit) -> set[str]:
@@ -166,11 +187,15 @@ def plan_unit(unit: ProcessingUnit, settings: Settings, derivatives: Mapping[str
     """
     outputs, notes = _possible(unit, settings)
     known = available_artifacts(unit)
+    spin_echo = find_spin_echo(unit, derivatives or {}) if set(WITH_R2) & set(outputs) else None
+    if spin_echo is not None:
+        known |= {"spin_echo_magnitude", "spin_echo_times"} if spin_echo.kind == TRAIN else {"r2"}
+        notes += (f"{unit.name}: R2 from {spin_echo.files[0].name}",)
     chosen, parameters = _candidates(settings, len(unit.echoes))
-    chosen = with_passes(chosen, known)
+    chosen = with_passes(with_baseline(chosen, parameters), known)
     groups: list[Group] = []
     for output in outputs:
-        targets = OUTPUTS[output]
+        targets = (*OUTPUTS[output], *_compared(output, chosen))
         steps: list[Step] = []
         for target in (*_wished(output, targets, chosen, known), *targets):
             for method in _resolve(output, target, chosen, known):
@@ -178,9 +203,17 @@ def plan_unit(unit: ProcessingUnit, settings: Settings, derivatives: Mapping[str
                 known.update(method.produces)
         for group in _split(output, steps):
             groups.append(replace(group, after=_after(group, groups)))
-    asked = frozenset(target for output in outputs for target in OUTPUTS[output])
+    asked = frozenset(
+        name for output in outputs for name in (*OUTPUTS[output], *COMPARED.get(output, ()), *BESIDES.get(output, ()))
+    )
     masks = find_masks(unit, settings.masking.sections, derivatives or {})
-    return Plan(unit, tuple(groups), asked, notes, masks)
+    return Plan(unit, tuple(groups), asked, notes, masks, spin_echo)
+
+
+def _compared(output: str, chosen: list[Method]) -> tuple[str, ...]:
+    """What ``output`` is compared with, as far as a method makes it."""
+    made = {name for method in chosen for name in method.produces}
+    return tuple(name for name in COMPARED.get(output, ()) if name in made)
 
 
 def _possible(unit: ProcessingUnit, settings: Settings) -> tuple[list[str], tuple[str, ...]]:

@@ -100,11 +100,19 @@ class _Builder:
     def add_import(self) -> None:
         """Digest of the files, then their arrays."""
         masks = json.dumps({name: str(path) for name, path in self.plan.masks.items()}, sort_keys=True)
-        fingerprint = self.node("fingerprint", Fingerprint(unit=self.unit, masks=masks))
+        spin_echo = "{}" if self.plan.spin_echo is None else self.plan.spin_echo.to_json()
+        fingerprint = self.node("fingerprint", Fingerprint(unit=self.unit, masks=masks, spin_echo=spin_echo))
         acquisition = self.settings.acquisition
         reading = {"phase_sign": acquisition.phase_sign, "phase_range": acquisition.phase_range}
         load = self.node(
-            LOADING, LoadAcquisition(unit=self.unit, reading=json.dumps(reading), masks=masks, code=self.context.code)
+            LOADING,
+            LoadAcquisition(
+                unit=self.unit,
+                reading=json.dumps(reading),
+                masks=masks,
+                spin_echo=spin_echo,
+                code=self.context.code,
+            ),
         )
         self.workflow.connect(fingerprint, "fingerprint", load, "fingerprint")
 

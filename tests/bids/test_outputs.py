@@ -278,5 +278,5 @@ def test_the_validator_finds_no_error(tmp_path: Path) -> None:
     dataset = rich_dataset(tmp_path / "raw")
     out = dataset.root / "derivatives" / "qsmxt"
     write_derivatives(dataset.root, out)
-    assert len(list(out.rglob("*Chimap.nii.gz"))) == 6 * 7
+    assert len(list(out.rglob("*Chimap.nii.gz"))) == 11 * 7
     assert validate(out) == []

@@ -14,12 +14,15 @@ import pytest
 
 from qsmxt.cli.run import exit_code, format_table, main
 from qsmxt.workflows.watch import Outcome
-from tests.heads import contents, head, write_description, write_subject
+from tests.heads import contents, head, write_description, write_spin_echo, write_subject
 
 PINNED = Path(__file__).parents[1] / "outputs"
 
 #: A mask that is quick and right for coarse heads.
 MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
+
+#: R2 of the spin echoes of the first subject, 1/s.
+SPIN_ECHO_RATE = 10.0
 
 #: Files that say when and how a run was started.
 RUN_FILES = ("qsmxt.toml", "desc-run")
@@ -31,6 +34,7 @@ def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "bids"
     write_description(root)
     write_subject(root, "1", head())
+    write_spin_echo(root, "1", head(), SPIN_ECHO_RATE, (0.01, 0.02, 0.03, 0.04))
     write_subject(root, "2", head(seed=1, echo_times=(0.012,)), session="a")
     return root
 
@@ -59,7 +63,8 @@ def everything(dataset, tmp_path_factory):
     """A finished run that makes all outputs."""
     folder = tmp_path_factory.mktemp("all")
     arguments = [str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"), "--nprocs", "1"]
-    assert main([*arguments, "--skip-bids-validation", "--r2star", "--t2star", "--swi", "--separation", *MASK]) == 0
+    outputs = ["--r2star", "--t2star", "--swi", "--separation", "--separation-method", "chiseparation"]
+    assert main([*arguments, "--skip-bids-validation", *outputs, *MASK]) == 0
     return folder
 
 
@@ -75,6 +80,37 @@ def test_relaxation_is_the_true_one(everything):
     inside = truth.brain & (truth.r2star < 30)
     error = (found - truth.r2star)[inside]
     assert abs(np.median(error)) < 2, "1/s"
+
+
+def test_separation_uses_r2_and_has_the_closed_form_beside_it(everything):
+    folder = everything / "out/sub-1/anat"
+
+    def get(name):
+        return np.asanyarray(nib.load(folder / f"sub-1_{name}.nii.gz").dataobj)
+
+    positive, negative = get("desc-paramagneticClosedForm_Chimap"), get("desc-diamagneticClosedForm_Chimap")
+    inside = (positive != 0) | (negative != 0)
+    np.testing.assert_allclose(get("R2map")[inside & head().head], SPIN_ECHO_RATE, rtol=0.01)
+    size = np.maximum(get("R2starmap") - get("R2map"), 0) / 137
+    expected = np.maximum((get("Chimap") + size) / 2, 0)
+    np.testing.assert_allclose(positive[inside], expected[inside], atol=1e-5)
+    sidecar = json.loads((folder / "sub-1_desc-paramagneticClosedForm_Chimap.json").read_text())
+    assert sidecar["EstimationParameters"]["separation.closedform"]["relaxivity"] == 137.0
+    assert "spinecho.epg" in sidecar["EstimationParameters"]
+    assert not np.array_equal(positive, get("desc-paramagnetic_Chimap"))
+
+
+def test_nothing_is_made_twice(everything):
+    """All contrasts come from the same intermediate arrays."""
+    records = [json.loads(path.read_text()) for path in sorted((everything / "out/logs/sub-1").glob("*_MEGRE_*.json"))]
+    ran = [step["method"] for record in records if record.get("steps") for step in record["steps"]]
+    for name in ("field.joint_fit", "relaxometry.nonlinear", "masking.bet", "unwrapping.romeo"):
+        own = [r for r in records if name in [s["method"] for s in r.get("steps", ())]]
+        values = {json.dumps([s for s in r["steps"] if s["method"] == name]) for r in own}
+        assert len(values) <= 1, name
+    assert "relaxometry.nonlinear" in ran
+    nodes = [path.name for path in (everything / "work/qsmxt/sub-1_MEGRE").iterdir() if path.is_dir()]
+    assert len([name for name in nodes if name in ("field", "mask", "r2star", "chi")]) == 4
 
 
 @pytest.mark.parametrize("run", ["finished", "everything"])

@@ -10,6 +10,7 @@ plus a background from outside, the phase is that of the field, the magnitude de
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
 
@@ -20,7 +21,7 @@ from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError, QSMxTError
 from qsmxt.geometry import Grid
-from qsmxt.registry.artifacts import ARTIFACTS
+from qsmxt.registry.artifacts import ARTIFACTS, STACKED
 from qsmxt.registry.methods import Method, all_methods
 
 #: Methods with weights of the user are tested with a network of a few nodes in ``inversion/test_network.py``.
@@ -32,8 +33,11 @@ GRID = Grid(SHAPE, (2.0, 2.0, 2.0))
 OBLIQUE = Grid(SHAPE, (2.0, 1.8, 2.4), (0.2, -0.4, 0.9))
 #: Equal spacing, the first a multiple of it, as ASPIRE needs.
 ECHO_TIMES = np.array([0.005, 0.010, 0.015])
+SPIN_ECHO_TIMES = np.array([0.01, 0.02, 0.03, 0.04])
 FIELD_STRENGTH = 3.0
 COILS = 3
+#: B0 in six orientations of the head.
+DIRECTIONS = ((0, 0, 1), (0, 0.6, 0.8), (0.6, 0, 0.8), (0, -0.6, 0.8), (-0.6, 0, 0.8), (0.6, 0.8, 0))
 
 
 def _coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,6 +64,9 @@ def arrays() -> dict[str, np.ndarray]:
     padded = np.zeros(wide.shape, dtype=np.float32)
     padded[: SHAPE[0], : SHAPE[1], : SHAPE[2]] = chi
     field = fourier.filtered(padded, kernels.dipole(wide, "greens"))[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    turned = [dataclasses.replace(wide, b0_direction=tuple(b)) for b in DIRECTIONS]
+    oriented = [fourier.filtered(padded, kernels.dipole(g, "greens")) for g in turned]
+    oriented = [f[: SHAPE[0], : SHAPE[1], : SHAPE[2]] * mask for f in oriented]
     background = 0.004 * x - 0.003 * z + 0.0004 * (x * x - y * y) + 0.0002 * y * z
     local = (field * mask).astype(np.float32)
     total = ((field + background) * mask).astype(np.float32)
@@ -105,6 +112,7 @@ def arrays() -> dict[str, np.ndarray]:
         "r2star": r2star * mask,
         "r2star_noise": 0.5 * mask,
         "t2star": mask / r2star,
+        "t2star_noise": 0.5 * mask / r2star**2,
         "s0": s0,
         "r2": np.where(mask, 12.0, 0.0),
         "r2prime": (r2star - 12) * mask,
@@ -112,6 +120,9 @@ def arrays() -> dict[str, np.ndarray]:
         "minimum_intensity_projection": s0 * mask,
         "chi_paramagnetic": np.maximum(chi, 0),
         "chi_diamagnetic": np.minimum(chi, 0),
+        "oriented_fields": np.stack(oriented),
+        "oriented_noise": np.stack([np.where(mask, 0.002 / s0, 0)] * len(oriented)),
+        "spin_echo_magnitude": s0 * np.exp(-np.where(mask, 12.0, 20.0) * SPIN_ECHO_TIMES[:, None, None, None]),
     }
     result = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
     result |= {
@@ -121,6 +132,8 @@ def arrays() -> dict[str, np.ndarray]:
         "csf_mask": _ball((0, -5, -2), 1.6) & mask,
         "labels": labels,
         "echo_times": ECHO_TIMES,
+        "spin_echo_times": SPIN_ECHO_TIMES,
+        "b0_directions": np.array(DIRECTIONS, dtype=np.float64),
         "field_strength": np.float64(FIELD_STRENGTH),
     }
     return result
@@ -141,11 +154,13 @@ FIELDS = {
     "wrapped_phase", "coil_phase", "offset_free_phase", "unwrapped_phase", "phase_offset",
     "total_field", "local_field", "chi", "reliable_chi", "filled_chi", "echo_chi",
     "chi_paramagnetic", "chi_diamagnetic", "r2prime",
+    "oriented_fields", "orientation_chi", "susceptibility_tensor", "tensor_mean", "tensor_anisotropy",
 }  # fmt: skip
 #: Products that are zero outside the mask if the method is given one.
 MASKED = {
     "unwrapped_phase", "total_field", "field_noise", "fit_quality", "local_field", "eroded_mask", "chi",
-    "chi_paramagnetic", "chi_diamagnetic", "r2star", "r2star_noise", "t2star", "r2prime",
+    "chi_paramagnetic", "chi_diamagnetic", "r2star", "r2star_noise", "t2star", "t2star_noise", "r2", "r2prime",
+    "orientation_chi", "susceptibility_tensor", "tensor_mean", "tensor_anisotropy",
 }  # fmt: skip
 
 #: (check, method or stage) -> why the check does not apply.
@@ -218,7 +233,7 @@ def test_shape_and_type(method: Method):
     for name, value in products.items():
         kind = ARTIFACTS[name].kind
         assert isinstance(value, np.ndarray), name
-        if kind == "echoes":
+        if kind in STACKED:
             assert value.shape[1:] == GRID.shape, name
         elif kind != "acquisition":
             assert value.shape == GRID.shape, name
@@ -302,7 +317,7 @@ def test_anisotropic_voxels_and_oblique_field(method: Method):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_no_numbers(method: Method, bad: float):
     """In the mask: a clear error, or a finite result. Outside: always a finite result, if the mask is given."""
-    volumes = [n for n in method.consumes if ARTIFACTS[n].kind in ("volume", "echoes")]
+    volumes = [n for n in method.consumes if ARTIFACTS[n].kind in ("volume", *STACKED)]
     for victim in volumes:
         for where in ((10, 11, 9), (0, 0, 0)):
 

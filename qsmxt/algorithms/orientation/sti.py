@@ -14,8 +14,7 @@ by conjugate gradients. A frequency at a time the problem is well conditioned fo
 hemisphere (factors of 1/3, -1/6 and -2/3); few degrees of rotation leave components undetermined, which the damping
 :math:`\alpha` then keeps small.
 
-The mean susceptibility is a third of the trace; the anisotropy of axially symmetric tissue is the largest eigenvalue
-less the mean of the others.
+The mean susceptibility is a third of the trace; the anisotropy is the largest eigenvalue less the mean of the others.
 
 Departures from the paper
     The damping; fields count inside the mask only.
@@ -37,7 +36,7 @@ from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import PADDING, checked_mask, masked
 from qsmxt.algorithms.orientation.cosmos import check_directions
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Progress, parameter
+from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Index pairs of the six components, in the order of the output.
 COMPONENTS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -54,23 +53,36 @@ class STIParameters:
     iterations: int = parameter(100, at_least=1, help="most iterations")
 
 
+@method(
+    stage="orientation",
+    key="sti",
+    title="Susceptibility tensor imaging",
+    consumes=("oriented_fields", "b0_directions", "mask"),
+    produces=("susceptibility_tensor", "tensor_mean", "tensor_anisotropy"),
+    parameters=STIParameters,
+    references=("liu2010sti",),
+    sentence="The susceptibility tensor was computed from all orientations of the head (damping {damping:g}).",
+    cost=Cost(bytes_per_voxel=300, seconds_per_megavoxel=60.0),
+)
 def sti(
-    fields: np.ndarray,
-    directions: np.ndarray,
+    oriented_fields: np.ndarray,
+    b0_directions: np.ndarray,
     mask: np.ndarray,
     grid: Grid,
     parameters: STIParameters = STIParameters(),
     *,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """Susceptibility tensor, ppm, float32 ``(6, x, y, z)`` in the order xx, xy, xz, yy, yz, zz, 0 outside the mask.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Susceptibility tensor, its mean and its anisotropy, ppm, float32, 0 outside the mask.
+
+    The tensor is ``(6, x, y, z)`` in the order xx, xy, xz, yy, yz, zz of the axes of the grid.
 
     Parameters
     ----------
-    fields
+    oriented_fields
         Local fields on the common grid, ppm, ``(orientation, x, y, z)``, at least six.
-    directions
-        B0 in the axes of the common grid for every field, ``(orientation, 3)``.
+    b0_directions
+        B0 in the axes of the common grid for every field, ``(orientation, 3)`` or as many numbers in a row.
     mask
         Voxels in which all fields are known.
     grid
@@ -85,15 +97,16 @@ def sti(
     InputError
         If there are fewer than six fields, shapes do not fit, or the mask is empty.
     """
-    fields = np.asarray(fields)
-    axes = check_directions(fields, directions, at_least=6).astype(np.float32)
+    fields = np.asarray(oriented_fields)
+    axes = check_directions(fields, b0_directions, at_least=6).astype(np.float32)
     mask = checked_mask(mask, grid)
     crop = Crop.around(mask, grid, padding=PADDING)
     inside = crop.extract(mask)
-    data = [masked(f"fields[{o}]", field, mask, crop) for o, field in enumerate(fields)]
+    data = [masked("oriented_fields", field, mask, crop) for field in fields]
     system = _System(axes, inside, crop.grid, np.float32(parameters.damping * len(axes)))
     tensor = system.solve(data, parameters, progress)
-    return np.stack([crop.restore(component) for component in tensor])
+    full = np.stack([crop.restore(component) for component in tensor])
+    return full, mean_susceptibility(full), anisotropy(full, mask)
 
 
 class _System:
@@ -149,6 +162,22 @@ def _square(volumes: np.ndarray) -> float:
 def mean_susceptibility(tensor: np.ndarray) -> np.ndarray:
     """A third of the trace of ``tensor`` ``(6, x, y, z)``."""
     return (tensor[0] + tensor[3] + tensor[5]) / np.float32(3)
+
+
+def anisotropy(tensor: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Largest eigenvalue less the mean of the other two of ``tensor`` ``(6, x, y, z)`` in ``mask``, float32.
+
+    >>> tensor = np.array([0.1, 0, 0, 0.1, 0, 0.4], dtype=np.float32).reshape(6, 1, 1, 1)
+    >>> round(float(anisotropy(tensor, np.ones((1, 1, 1), dtype=bool))[0, 0, 0]), 3)
+    0.3
+    """
+    matrices = np.empty((int(mask.sum()), 3, 3), dtype=np.float32)
+    for (i, j), component in zip(COMPONENTS, tensor, strict=True):
+        matrices[:, i, j] = matrices[:, j, i] = component[mask]
+    values = np.linalg.eigvalsh(matrices)
+    out: np.ndarray = np.zeros(mask.shape, dtype=np.float32)
+    out[mask] = values[:, 2] - 0.5 * (values[:, 0] + values[:, 1])
+    return out
 
 
 @kernel

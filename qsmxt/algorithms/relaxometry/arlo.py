@@ -65,7 +65,7 @@ def arlo(
     total_field: np.ndarray | None = None,
     field_strength: float | None = None,
 ) -> Maps:
-    """R2* (1/s), T2* (s), S0 and the standard deviation of R2* (1/s), float32 ``(x, y, z)``.
+    """R2* (1/s), T2* (s), S0 and the standard deviations of R2* (1/s) and T2* (s), float32 ``(x, y, z)``.
 
     Parameters
     ----------

@@ -18,7 +18,8 @@ weighted fit,
     A_e = S_0 F_e e^{-R_2^* T_e}, \quad \bar T = \frac{\sum_e A_e^2 T_e}{\sum_e A_e^2},
 
 with the noise :math:`\sigma` of the magnitude from the misfit (its median over the volume), or from the magnitude
-itself if there are two echoes. It bounds the noise of unweighted methods from below.
+itself if there are two echoes. It bounds the noise of unweighted methods from below. That of T2* follows,
+:math:`\sigma_{T_2^*} = T_2^{*2}\,\sigma_{R_2^*}`.
 
 Units: times s, rates 1/s, field ppm, magnitude and S0 arbitrary. Voxels whose first echo is below three times the noise
 are 0 in all maps. R2* is cut to [0, ``max_rate``], T2* to at most 2 s.
@@ -56,9 +57,9 @@ LEAST_ATTENUATION = 0.1
 LEAST_SNR = 3.0
 
 #: What every method of the stage makes, in order.
-PRODUCES = ("r2star", "t2star", "s0", "r2star_noise")
+PRODUCES = ("r2star", "t2star", "s0", "r2star_noise", "t2star_noise")
 
-Maps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Maps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Decay:
         return self.magnitude / self.attenuation if self.attenuation.size else self.magnitude
 
     def maps(self, rate: np.ndarray, max_rate: float) -> Maps:
-        """R2* (1/s), T2* (s), S0 and the noise of R2* (1/s) on the whole volume; ``rate`` (box) is overwritten."""
+        """R2* (1/s), T2* (s), S0, noise of R2* (1/s) and of T2* (s) on the whole volume; overwrites ``rate`` (box)."""
         s0, deviation, t2star = (np.zeros_like(rate) for _ in range(3))
         misfit = np.empty_like(rate)
         times = self.times.astype(np.float32)
@@ -156,7 +157,9 @@ class Decay:
             _limit, rate.shape[0], rate, self.magnitude[0], self.usable, np.float32(noise), np.float32(LEAST_SNR),
             np.float32(1 / LONGEST_T2STAR), t2star, s0, deviation,
         )  # fmt: skip
-        return self.restore(rate), self.restore(t2star), self.restore(s0), self.restore(deviation)
+        found = (rate, t2star, s0, deviation, t2star * t2star * deviation)
+        r, t, s, of_rate, of_time = (self.restore(volume) for volume in found)
+        return r, t, s, of_rate, of_time
 
     def restore(self, volume: np.ndarray) -> np.ndarray:
         """``volume`` of the box on the whole grid, 0 outside."""

@@ -75,7 +75,7 @@ def nonlinear(
     total_field: np.ndarray | None = None,
     field_strength: float | None = None,
 ) -> Maps:
-    """R2* (1/s), T2* (s), S0 and the standard deviation of R2* (1/s), float32 ``(x, y, z)``.
+    """R2* (1/s), T2* (s), S0 and the standard deviations of R2* (1/s) and T2* (s), float32 ``(x, y, z)``.
 
     Arguments as those of :func:`qsmxt.algorithms.relaxometry.arlo.arlo`; two echoes suffice.
     """

@@ -64,7 +64,7 @@ from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Noise of rho times this is the width of steps that the automatic coupling flattens.
-NOISE_FACTOR = 0.6
+NOISE_FACTOR = 0.8
 
 #: Penalty of the gradients as a multiple of the weight, 1/(ppm mm).
 GRADIENT_PENALTY = 30.0
@@ -79,7 +79,7 @@ class ChiSeparationParameters(RelaxivityParameters):
 
     prior: str = parameter("l1", choices=("l1", "l2"), help="norm of the gradients that are penalised")
     weight: float = parameter(
-        6e-5, above=0, unit="ppm mm", help="weight of the prior on the gradients; larger is smoother"
+        5e-5, above=0, unit="ppm mm", help="weight of the prior on the gradients; larger is smoother"
     )
     coupling: float | str = parameter(
         "auto", above=0, auto=True, help="weight of the relaxation relative to the field; auto follows from its noise"

@@ -3,7 +3,7 @@ r"""Separation in closed form: two equations, two unknowns, voxel by voxel.
 .. math:: \chi_+ = \max\Big(0, \frac{\chi + \rho}{2}\Big), \qquad \chi_- = \min\Big(0, \frac{\chi - \rho}{2}\Big)
 
 with :math:`\rho` from R2', from R2* and R2, or from R2* alone (:mod:`qsmxt.algorithms.separation.sources`). This is the
-baseline: published methods seldom beat it where the model holds, so it should be reported beside any of them.
+baseline: published methods seldom beat it where the model holds, so its maps are written beside those of any other.
 
 References
 ----------
@@ -18,7 +18,7 @@ import numpy as np
 
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters, checked, closed_form
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Cost, Progress, method
+from qsmxt.registry.methods import BASELINE, Cost, Progress, method
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ClosedFormParameters(RelaxivityParameters):
         "R2', or {r2star_relaxivity:g} 1/s/ppm for R2* without R2)."
     ),
     cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.03),
+    status=BASELINE,
 )
 def closedform(
     chi: np.ndarray,

@@ -39,7 +39,7 @@ def _rician(signal, noise, seed):
 )
 def test_rates_without_noise(function, expected):
     for rate, value in expected.items():
-        r2star, t2star, s0, noise = function(_decay(rate, EQUAL), EQUAL, GRID)
+        r2star, t2star, s0, noise, _ = function(_decay(rate, EQUAL), EQUAL, GRID)
         tolerance = 1e-4 if function in (loglinear, nonlinear) else 0.02
         np.testing.assert_allclose(r2star, value, atol=tolerance)
         np.testing.assert_allclose(t2star, 1 / value, rtol=1e-3)
@@ -66,10 +66,12 @@ def test_rate_within_two_percent_at_snr_50(function, rate):
     grid = Grid((36, 36, 36))
     times = 0.004 + 0.005 * np.arange(6)
     magnitude = _rician(_decay(rate, times, grid, 50.0), 1.0, rate)
-    r2star, _, s0, noise = function(magnitude, times, grid)
+    r2star, t2star, s0, noise, t2star_noise = function(magnitude, times, grid)
     assert abs(r2star.mean(dtype=np.float64) / rate - 1) < 0.02
     assert abs(s0.mean(dtype=np.float64) / 50 - 1) < 0.005
     assert abs(np.median(noise) / r2star.std(dtype=np.float64) - 1) < 0.1
+    spread = np.diff(np.percentile(t2star, [15.865, 84.135]))[0] / 2
+    assert abs(np.median(t2star_noise) / spread - 1) < 0.1
 
 
 def test_rician_floor_is_not_taken_for_slow_decay():
@@ -124,7 +126,7 @@ def test_voxels_without_signal_or_decay(function):
     magnitude[:, 1] = 1000
     magnitude[:, 2] = 1000 * np.arange(1, 6)[:, None, None]
     magnitude[2, 3, 0, 0] = np.nan
-    r2star, t2star, s0, noise = function(magnitude, EQUAL, GRID)
+    r2star, t2star, s0, noise, _ = function(magnitude, EQUAL, GRID)
     assert not any(v[0].any() for v in (r2star, t2star, s0, noise))
     np.testing.assert_allclose(r2star[1:3], 0, atol=1e-4)
     np.testing.assert_allclose(t2star[1:3], LONGEST_T2STAR)

@@ -15,7 +15,8 @@ from qsmxt.algorithms.separation.chiseparation import map_noise
 from qsmxt.algorithms.separation.wavesep import shrink_details
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
-from tests.algorithms.separation.two_sources import two_sources
+from qsmxt.phantom.head import HeadSettings
+from qsmxt.phantom.sources import two_sources
 
 SHAPE = (9, 10, 11)
 GRID = Grid(SHAPE)
@@ -63,10 +64,20 @@ def test_sources_never_change_sign(voxels):
     assert not (positive[one_sided] * negative[one_sided]).any()
 
 
+#: Another anatomy, texture and noise than those for which weights were chosen; four echoes, signal-to-noise ratio 100.
+SETTINGS = HeadSettings(
+    voxel_size=(2.5, 2.5, 2.5),
+    oversampling=1,
+    echo_times=(0.004, 0.012, 0.020, 0.028),
+    snr=100.0,
+    seed=5,
+    deformation=3,
+)
+
+
 @pytest.fixture(scope="module")
 def head():
-    """At 7 T with the noise of R2' that eight echoes to 32 ms have at a signal-to-noise ratio of 100."""
-    return two_sources(2.5, 7.0, 0.0005, 1.5)
+    return two_sources(dataclasses.replace(SETTINGS, field_strength=7.0))
 
 
 def _run(function, head, *, field_noise=None, **values):
@@ -74,24 +85,29 @@ def _run(function, head, *, field_noise=None, **values):
     settings = function.method.configure(values)
     more = {} if field_noise is None else {"field_noise": field_noise}
     return function(
-        first, head.r2prime, head.mask, head.field_strength, head.grid, settings, r2prime=head.r2prime, **more
+        first, head.r2star, head.mask, head.field_strength, head.grid, settings, r2prime=head.r2prime, **more
     )
 
 
-def test_joint_separation_beats_the_closed_form_and_the_published_scores(head):
-    chi = tv(head.local_field, head.mask, head.grid, field_noise=np.ones_like(head.local_field))
-    baseline, joint = _run(closedform, head, chi=chi), _run(chiseparation, head)
+def _scores(found, head):
     truth = (head.paramagnetic, head.diamagnetic)
-    scores = [[xsim(v, t, head.mask) for v, t in zip(found, truth, strict=True)] for found in (baseline, joint)]
-    print("xsim closed form", scores[0], "joint", scores[1])
-    assert scores[1][0] >= 0.90 and scores[1][1] >= 0.89
-    assert scores[1][0] > scores[0][0] + 0.05 and scores[1][1] > scores[0][1] + 0.01
-    for index in (0, 1):
-        assert nrmse(joint[index], truth[index], head.mask) < 0.8 * nrmse(baseline[index], truth[index], head.mask)
+    return [xsim(v, t, head.mask) for v, t in zip(found, truth, strict=True)]
+
+
+@pytest.mark.parametrize(("strength", "least"), [(7.0, (0.89, 0.95)), (3.0, (0.86, 0.95))])
+def test_joint_separation_beats_the_closed_form(head, strength, least):
+    """At both field strengths; the best published scores are 0.904 and 0.887 (7 T, another phantom)."""
+    head = head if strength == 7 else two_sources(dataclasses.replace(SETTINGS, field_strength=strength))
+    chi = tv(head.local_field, head.mask, head.grid, field_noise=head.field_noise)
+    baseline = _scores(_run(closedform, head, chi=chi), head)
+    joint = _scores(_run(chiseparation, head, field_noise=head.field_noise), head)
+    print("xsim at", strength, "T: closed form", baseline, "joint", joint)
+    assert joint[0] >= least[0] and joint[1] >= least[1]
+    assert joint[0] > baseline[0] + 0.05 and joint[1] > baseline[1] + 0.01
 
 
 def test_joint_separation_without_noise_is_nearly_exact():
-    clean = two_sources(4.0, 3.0, 0.0, 0.0)
+    clean = two_sources(dataclasses.replace(SETTINGS, voxel_size=(4.0,) * 3, snr=float("inf")))
     settings = {"weight": 1e-6, "coupling": 0.1, "iterations": 300, "tolerance": 0.0}
     found = _run(chiseparation, clean, **settings)
     assert nrmse(found[0], clean.paramagnetic, clean.mask) < 12
@@ -120,8 +136,8 @@ def test_joint_separation_keeps_signs_and_region(head):
 
 
 def test_noise_of_a_map_is_found_in_the_presence_of_anatomy(head):
-    rho = head.r2prime / (137 * 7 / 3)
-    assert abs(map_noise(rho, head.mask) / (1.5 / (137 * 7 / 3)) - 1) < 0.4
+    found = map_noise(head.r2prime, head.mask)
+    assert abs(found / np.median(head.r2prime_noise[head.mask]) - 1) < 0.4
 
 
 @pytest.mark.parametrize("coupling", [0.3, 1.0, 4.0])
@@ -150,7 +166,7 @@ def test_wavelets_improve_the_paramagnetic_map(head):
     baseline, found = (_run(f, head, chi=chi) for f in (closedform, wavesep))
     scores = [xsim(v[0], head.paramagnetic, head.mask) for v in (baseline, found)]
     assert scores[1] > scores[0] + 0.01
-    assert xsim(found[1], head.diamagnetic, head.mask) > 0.93
+    assert xsim(found[1], head.diamagnetic, head.mask) > 0.94
 
 
 @pytest.mark.parametrize("function", [closedform, chiseparation, wavesep])
@@ -169,7 +185,7 @@ def test_bad_input_is_named(function, voxels):
 
 
 def test_same_bytes_for_any_number_of_threads():
-    small = two_sources(8.0, 3.0, 0.0005, 1.0)
+    small = two_sources(dataclasses.replace(SETTINGS, voxel_size=(8.0,) * 3))
     results = []
     try:
         for threads in (1, 2, 8):
