@@ -55,7 +55,7 @@ def write_tree(folder: Path) -> int:
                 echo, index = divmod(instance - 1, SLICES)
                 content = template
                 for old, new in (
-                    (b"000001.777777", f"{session * 10 + part:06d}.{instance:06d}".encode()),
+                    (b"100001.777777", f"{100000 + session * 10 + part}.{100000 + instance}".encode()),
                     (b"11.11", f"{4 + 6 * echo:02d}.00".encode()),
                     (b"-222.22", f"{index * 1.5 - 75:+07.2f}".encode()),
                     (b"777777", f"{instance:06d}".encode()),
@@ -75,7 +75,7 @@ def _template(kind: str, session: int) -> bytes:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"{_ROOT}.000001.777777")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"{_ROOT}.100001.777777")
     for name, value in {
         "ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"], "Modality": "MR", "Manufacturer": "SIEMENS",
         "PatientID": "P1", "PatientName": "One^Patient", "StudyDate": f"202401{session:02d}", "StudyTime": "101500",

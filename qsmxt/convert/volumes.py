@@ -8,6 +8,7 @@ measured repeatedly, and the repetitions are told apart by acquisition number, t
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -231,18 +232,24 @@ def _without_same_images(places: list[list[Frame]]) -> tuple[list[list[Frame]], 
 
 
 def pixel_digest(frame: Frame) -> str:
-    """Digest of the stored pixels of a plane."""
+    """Digest of the stored pixels of a plane; of its place in its file if the pixels cannot be read."""
     import pydicom
     from pydicom.encaps import get_frame
 
-    dataset = pydicom.dcmread(frame.source.path, force=True)
-    data = dataset.PixelData
-    if dataset.file_meta.get("TransferSyntaxUID") is not None and dataset.file_meta.TransferSyntaxUID.is_compressed:
-        data = get_frame(data, frame.index, number_of_frames=frame.source.frames)
-    elif frame.source.multiframe:
-        size = len(data) // frame.source.frames
-        data = data[frame.index * size : (frame.index + 1) * size]
-    return hashlib.sha256(data).hexdigest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(frame.source.path, force=True)
+            data = dataset.PixelData
+            syntax = dataset.file_meta.get("TransferSyntaxUID")
+            if syntax is not None and syntax.is_compressed:
+                data = get_frame(data, frame.index, number_of_frames=frame.source.frames)
+            elif frame.source.multiframe:
+                size = len(data) // frame.source.frames
+                data = data[frame.index * size : (frame.index + 1) * size]
+        return hashlib.sha256(data).hexdigest()
+    except Exception:  # damaged pixels can raise anything; the conversion will name the file
+        return f"{frame.source.path} {frame.index}"
 
 
 def _find_gaps(series: SeriesVolumes) -> None:
