@@ -22,7 +22,7 @@ from tests.convert.frames import series
 from tests.convert.scanner import Exam, write_classic, write_siemens, write_siemens_xa
 
 FUZZ = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 CHANGES = st.lists(st.tuples(st.integers(0, 2500), st.binary(min_size=1, max_size=4)), max_size=8)
 EXAM = Exam(np.diag([2.0, 2.0, 3.0, 1.0]))
