@@ -53,8 +53,8 @@ QUALITY_POWER = 3
 
 #: Over-relaxation of both splits. NRMSE five voxels inside digital heads (3 T; the same 25 degrees oblique; 7 T, 1 mm)
 #: after 30 iterations with 1: 31.4, 34.9, 29.4 %; after 22 with 1.7: 29.1, 32.9, 28.7 % (gradient penalty 40, and
-#: echoes that lose their coherence not yet counting less in the field; with that: 27.8, 35.8, 27.5; and with penalty 80:
-#: 28.3, 31.4, 28.0 %).
+#: echoes that lose their coherence not yet counting less in the field; with that: 27.8, 35.8, 27.5 %, and with penalty
+#: 80: 28.3, 31.4, 28.0 %).
 RELAXATION = 1.7
 
 
