@@ -27,8 +27,8 @@ def found(request):
 
 
 def test_core_error(found):
-    """Five voxels inside the brain's edge. Measured 36.4, 39.0, 44.5 %."""
-    assert found["NRMSE core"] < 48
+    """Five voxels inside the brain's edge. Measured 30.6, 35.9, 43.7 %."""
+    assert found["NRMSE core"] < 46
 
 
 def test_brain_is_kept(found):
@@ -36,14 +36,19 @@ def test_brain_is_kept(found):
 
 
 def test_deep_grey_slope(found):
-    """Measured 0.90, 0.90, 0.91."""
+    """Measured 0.93, 0.89, 0.92."""
     assert 0.85 < found["deep grey slope"] < 1.15
 
 
 def test_field_error(found):
-    """Against the truth in the reliable mask, percent. Measured 0.9, 1.2, 0.8."""
-    assert found["field error"] < 2
+    """Against the truth in the reliable mask, percent. Measured 0.8, 0.9, 0.8."""
+    assert found["field error"] < 1.2
 
 
 def test_no_wrap_is_wrong_where_the_phase_is_reliable(found):
     assert found["wrong wraps, reliable"] == 0
+
+
+def test_few_wraps_are_wrong_in_the_whole_brain(found):
+    """Percent. Measured 0.02, 0.03, 0.36: at 7 T a voxel of 2.5 mm beside air has no single field."""
+    assert found["wrong wraps"] < 0.5
