@@ -9,7 +9,7 @@ error over the region there and for other sampling. The last column is CPU time 
 =========== ====== ====== ====== ======= ========== ========== =========== ======
 1 mm, 7 T   region 6 mm   brain  kept, % 1.5 mm 3 T 25 degrees 1 x 1 x 3   CPU, s
 =========== ====== ====== ====== ======= ========== ========== =========== ======
-tvpdf       12     -      12     100     20         19         36          3
+tvpdf       12     -      12     100     20         19         36          -
 sharp       14     14     54     76      17         15         19          0.14
 resharp     17     17     55     76      18         18         20          1.7
 ismv        20     18     46     85      21         20         22          0.33
