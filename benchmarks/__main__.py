@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import board, chains, contrasts, conversion, faults, heads, scale, speed
+from benchmarks import board, chains, contrasts, conversion, faults, heads, regions, scale, speed
 
-PARTS = ("accuracy", "rim", "chains", "board", "contrasts", "speed", "scale", "faults", "conversion")
+PARTS = ("accuracy", "rim", "chains", "board", "contrasts", "speed", "scale", "faults", "conversion", "regions")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -106,6 +106,13 @@ def index(only: str) -> None:
     _print("From a DICOM tree to the table", ["tree", "CPU seconds", "seconds"], rows)
 
 
+def segment(only: str) -> None:
+    """Segmentation and template: ``--only`` picks of segmentation, means, difference, template, tables."""
+    for title, header, make in regions.TABLES:
+        if only in title:
+            _print(title, header, make())
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -114,7 +121,9 @@ def main() -> None:
     options = parser.parse_args()
     parts = options.parts or PARTS
     for part, make in zip(
-        PARTS, (accuracy, edges, compare, isolate, others, measure, plan_and_share, disturb, index), strict=True
+        PARTS,
+        (accuracy, edges, compare, isolate, others, measure, plan_and_share, disturb, index, segment),
+        strict=True,
     ):
         if part in parts:
             make(options.only)

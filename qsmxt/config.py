@@ -125,11 +125,26 @@ class GroupSettings:
     voxel_size: float | None = parameter(
         None, unit="mm", above=0, help="voxels of the template (default: the finest edge of any scan, at least 1)"
     )
-    target: str | None = parameter(None, help="image to align to at first (default: the sharpest scan)")
+    target: str | None = parameter(
+        None, help="image, or name of a template, to align to at first (default: the sharpest scan)"
+    )
+    anatomy: str = parameter(
+        "auto",
+        choices=("auto", "magnitude"),
+        help="guided by T1-weighted images if every scan has one, or by magnitude",
+    )
+    standard: str | None = parameter(
+        None, help="template that the cohort's is linked to by transforms, of TemplateFlow or --template-dir"
+    )
     affine_iterations: int = parameter(2, at_least=0, help="affine rounds of the template")
     deformable_iterations: int = parameter(4, at_least=0, help="deformable rounds of the template")
     schedule: tuple[int, int, int, int] = parameter(
         (100, 70, 50, 10), help="most steps of a deformable registration at 1/8, 1/4, 1/2 and full resolution"
+    )
+    voxelwise: bool = parameter(False, help="test the models at every voxel of the template too, by permutation")
+    permutations: int = parameter(1000, at_least=20, help="permutations of a term of a voxel-wise model")
+    smoothing: float = parameter(
+        3.0, unit="mm", at_least=0, help="smoothing of the maps of a voxel-wise model, full width at half maximum"
     )
     sharpening: float = parameter(0.5, at_least=0, at_most=2, help="unsharp masking of what scans are aligned to")
 

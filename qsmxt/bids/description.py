@@ -28,6 +28,7 @@ IGNORED = (
     "sub-*/log",
     "*_xfm.*",
     "*_stats.*",
+    "*_statmap.*",
     "references.txt",
     "template_description.json",
     "*.toml",

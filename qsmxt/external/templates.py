@@ -8,6 +8,7 @@ Whatever is missing is an error before anything is computed.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -18,8 +19,14 @@ from typing import Any
 
 from qsmxt.errors import MissingInputError, ParameterError
 
-#: Template and atlas that are used unless others are asked for: deep grey matter at 1 mm.
-DEFAULT_TEMPLATE, DEFAULT_ATLAS = "MNI152NLin2009cAsym", "MASSP20"
+#: Template that is used unless another is asked for.
+DEFAULT_TEMPLATE = "MNI152NLin2009cAsym"
+
+#: Its atlases: deep nuclei (GPe, GPi, SN, RN, STN, thalamus ...), and FreeSurfer's regions, which part the caudate
+#: nucleus from the putamen. The latter is done without where it cannot be had.
+DEFAULT_ATLAS, DEFAULT_WHOLE_BRAIN = "MASSP20", "aseg"
+
+logger = logging.getLogger("qsmxt")
 
 _PAIR = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
 
@@ -75,7 +82,14 @@ def find_template(name: str | None, atlases: Sequence[str], folder: str | Path |
     """
     if folder is not None:
         return _in_folder(name, atlases, Path(folder))
-    return _from_templateflow(name or DEFAULT_TEMPLATE, atlases or (DEFAULT_ATLAS,))
+    if atlases:
+        return _from_templateflow(name or DEFAULT_TEMPLATE, atlases)
+    try:
+        return _from_templateflow(name or DEFAULT_TEMPLATE, (DEFAULT_ATLAS, DEFAULT_WHOLE_BRAIN))
+    except MissingInputError as error:
+        template = _from_templateflow(name or DEFAULT_TEMPLATE, (DEFAULT_ATLAS,))
+        logger.warning("regions of %s are left out: %s", DEFAULT_WHOLE_BRAIN, error)
+        return template
 
 
 def _in_folder(name: str | None, atlases: Sequence[str], folder: Path) -> Template:
@@ -171,12 +185,20 @@ def _from_templateflow(name: str, atlases: Sequence[str]) -> Template:
         brain=_fetched(api, name, "mask", optional=True, desc="brain"),
         atlases=tuple(
             Atlas(
-                atlas, _fetched(api, name, "dseg", atlas=atlas) or Path(),
-                _fetched(api, name, "dseg", extension=".tsv", optional=True, atlas=atlas),
+                atlas, _fetched(api, name, "dseg", **query) or Path(),
+                _fetched(api, name, "dseg", extension=".tsv", optional=True, **query),
             )
-            for atlas in atlases
+            for atlas, query in ((atlas, _query(api, name, atlas)) for atlas in atlases)
         ),
     )  # fmt: skip
+
+
+def _query(api: Any, name: str, atlas: str) -> dict[str, Any]:
+    """How TemplateFlow files the labels: as ``atlas-`` or, the segmentations of programs, as ``seg-``."""
+    by_program = not api.ls(name, suffix="dseg", extension=".nii.gz", atlas=atlas) and api.ls(
+        name, suffix="dseg", extension=".nii.gz", segmentation=atlas
+    )
+    return {"segmentation" if by_program else "atlas": atlas}
 
 
 def _interface() -> Any:
@@ -222,6 +244,7 @@ def _fetched(
 def _advice(name: str, path: Path, suffix: str, query: dict[str, Any], error: Exception | None) -> str:
     reason = f" and cannot be fetched ({type(error).__name__})" if error is not None else ""
     atlas = f" --atlas {query['atlas']}" if query.get("atlas") else ""
+    atlas += f" --segmentation {query['segmentation']}" if query.get("segmentation") else ""
     home = os.environ.get("TEMPLATEFLOW_HOME", str(path.parent.parent))
     return (
         f"template file {path} is not here{reason}; where there is a network run: TEMPLATEFLOW_HOME={home} "

@@ -37,6 +37,9 @@ _COARSE = 4.0
 #: Voxels below which a deformable registration goes to the full resolution.
 _SMALL = 400_000
 
+#: Voxels that a linear stage looks at; six or twelve parameters gain nothing from more.
+_SAMPLES = 60_000
+
 #: Words of HDF5's checksum.
 _WORD = 0xFFFFFFFF
 
@@ -174,14 +177,18 @@ class Stage:
     iterations: tuple[int, ...]
 
     def arguments(self, fixed: Volume, metric: str) -> list[str]:
-        """Options of antsRegistration; images are smoothed by half the length of a level."""
-        shrink = [max(1, round(level / min(fixed.voxel_size))) for level in self.levels]
-        smooth = [0.5 * level if factor > 1 else 0.0 for level, factor in zip(self.levels, shrink, strict=True)]
+        """Options of antsRegistration; images are smoothed by half the length of a level.
+
+        Levels finer than the image would repeat the one before and are left out.
+        """
+        factors = [max(1, round(level / min(fixed.voxel_size))) for level in self.levels]
+        used = {factor: place for place, factor in reversed(list(enumerate(factors)))}
+        levels = [(self.levels[k], self.iterations[k], factor) for factor, k in sorted(used.items(), reverse=True)]
         return [
             "--transform", f"{self.kind}[0.1]", "--metric", metric,
-            "--convergence", f"[{'x'.join(str(n) for n in self.iterations)},1e-6,10]",
-            "--shrink-factors", "x".join(str(n) for n in shrink),
-            "--smoothing-sigmas", "x".join(f"{n:g}" for n in smooth) + "mm",
+            "--convergence", f"[{'x'.join(str(steps) for _, steps, _ in levels)},1e-6,10]",
+            "--shrink-factors", "x".join(str(factor) for _, _, factor in levels),
+            "--smoothing-sigmas", "x".join(f"{0.5 * level * (f > 1):g}" for level, _, f in levels) + "mm",
         ]  # fmt: skip
 
 
@@ -218,6 +225,19 @@ def _search(
         file = _run(fixed, moving, [coarse], initial, Path(f"{prefix}-coarse{number}-"), mask)
         found.append((similarity(fixed, moving, [file], mask), -number, file))
     return max(found)[2]
+
+
+def mirrored_similarity(fixed: Volume, moving: Volume, rigid: str, mask: np.ndarray | None, folder: Path) -> float:
+    """Similarity of ``fixed`` to the mirror image of ``moving``, aligned on a coarse grid from the transform ``rigid``.
+
+    Heads are nearly symmetric, but not quite: where the mirror image fits better, one of the images has left and right
+    exchanged.
+    """
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    mirror[0, 3] = 2 * _centre(moving)[0]
+    turned = Volume(moving.array, mirror @ moving.affine)
+    found = _run(fixed, turned, [Stage("Rigid", (8.0, 4.0), (200, 100))], rigid, folder / "mirrored", mask)
+    return similarity(fixed, turned, [found], mask)
 
 
 def register_template(
@@ -276,9 +296,9 @@ def _run(
 
 
 def _sampling(fixed: Volume, mask: np.ndarray | None) -> float:
-    """Share of the voxels that a linear stage looks at: all of a small image, a quarter of a large one."""
+    """Share of the voxels that a linear stage looks at."""
     count = fixed.array.size if mask is None or not mask.any() else int(mask.sum())
-    return float(np.clip(3e5 / count, 0.25, 1.0))
+    return float(np.clip(_SAMPLES / count, 0.02, 1.0))
 
 
 def _run_deformable(

@@ -20,6 +20,7 @@ from qsmxt.geometry import Grid
 from qsmxt.interfaces import registration as reg
 from qsmxt.interfaces.base import Interface, StepInputSpec
 from qsmxt.interfaces.derivatives import FolderOutputSpec
+from qsmxt.interfaces.normative import synthetic_chi
 from qsmxt.interfaces.regions import FREESURFER, dictionary, named, read_regions, regions_text, table_text
 from qsmxt.interfaces.registration import Volume
 from qsmxt.interfaces.state import State, digest, digest_files
@@ -27,14 +28,17 @@ from qsmxt.interfaces.state import State, digest, digest_files
 #: Below these numbers a registration is reported as doubtful.
 LEAST_SIMILARITY, LEAST_OVERLAP = 0.5, 0.8
 
+#: By how much the mirror image must be more similar for left and right to be suspected of being exchanged.
+FLIPPED = 0.005
+
 #: Volume of a mask above which it is taken for a whole brain, mm^3.
 WHOLE_BRAIN = 7e5
 
 #: Grid of the rigid registration, mm; finer ones cost time and gain nothing.
 RIGID_GRID = 1.5
 
-#: How far beyond the brain registration looks, mm.
-MARGIN = 8.0
+#: How far beyond the brain registration looks, and how much of the head it keeps, mm.
+MARGIN, ROOM = 8.0, 16.0
 
 #: Maps that are measured, in the order of the table.
 MEASURED = (
@@ -127,7 +131,7 @@ class RegisterAnatomy(Interface):
         plan = json.loads(self.inputs.plan)
         state = self._state()
         fingerprint = digest(state.fingerprint, self.inputs.plan, self.inputs.fingerprint, self.inputs.code)
-        work = _Registration(Path(folder), plan, state)
+        work = Registration(Path(folder), plan, state)
         work.align_t1w()
         if plan["template"] is not None:
             shared = Path(self.inputs.cache) if isdefined(self.inputs.cache) else None
@@ -166,7 +170,7 @@ def locked(place: Path) -> Iterator[None]:
         yield
 
 
-class _Registration:
+class Registration:
     """Images of a unit while they are registered."""
 
     def __init__(self, folder: Path, plan: dict[str, Any], state: State) -> None:
@@ -194,7 +198,16 @@ class _Registration:
         fixed = grid.with_array(reg.resample(self.gre, grid, []))
         mask = self._around(grid, [])
         self.rigid = reg.register_rigid(fixed, self.t1w, mask, self.folder)
-        self._judge("similarity_gre_t1w", reg.similarity(self.gre, self.t1w, [self.rigid], self.mask), LEAST_SIMILARITY)
+        value = reg.similarity(self.gre, self.t1w, [self.rigid], self.mask)
+        self._judge("similarity_gre_t1w", value, LEAST_SIMILARITY)
+        mirrored = reg.mirrored_similarity(fixed, self.t1w, self.rigid, mask, self.folder)
+        self.quality["similarity_gre_mirrored_t1w"] = round(mirrored, 4)
+        if mirrored > value + FLIPPED:
+            self.notes.append(
+                f"segmentation: the gradient echo resembles the mirror image of {Path(self.plan['t1w']).name} more "
+                f"({mirrored:.2f}) than the image itself ({value:.2f}); left and right may be exchanged, "
+                "check both headers"
+            )
 
     def align_template(self, shared: Path | None, key: str) -> None:
         """Template to T1w, or to the gradient echo where there is none; T1w alone is registered once for all runs."""
@@ -232,13 +245,19 @@ class _Registration:
         name = "t1w" if self.t1w is not None and template["t1w"] else None
         path = template["t1w"] if name else template["magnitude"] or template["t1w"] or template["magnitude"]
         images = [reg.read_volume(path)]
-        if template["chi"] and self.chi is not None and self.plan["channels"] == "auto":
+        guide = self._template_chi(template)
+        if guide is not None and self.chi is not None:
             clipped = self.chi.with_array(np.clip(self.chi.array, *reg.CHI_RANGE))
             subject.append(grid.with_array(reg.resample(clipped, grid, to_grid, inverted)))
-            chi = reg.read_volume(template["chi"])
-            images.append(chi.with_array(np.clip(chi.array, *reg.CHI_RANGE)))
+            images.append(guide.with_array(np.clip(guide.array, *reg.CHI_RANGE)))
         compared = around if len(subject) > 1 or self.plan["stripped"] else None
         return subject, images, compared
+
+    def _template_chi(self, template: dict[str, Any]) -> Volume | None:
+        """The template's susceptibility, painted from its atlas if it has none; ``None`` if it shall not guide."""
+        if self.chi is None or self.plan["channels"] != "auto":
+            return None
+        return reg.read_volume(template["chi"]) if template["chi"] else synthetic_chi(self.plan["atlases"])
 
     def _box(self, source: Volume, to_source: list[str]) -> tuple[slice, slice, slice] | None:
         """Part of the anatomical image around a brain that is whole."""
@@ -246,7 +265,7 @@ class _Registration:
             return None
         mask = self.magnitude.with_array(self.mask)
         there = reg.resample(mask, source, to_source, [True] * len(to_source)) > 0.5
-        return reg.box_around(there, [30.0 / v for v in source.voxel_size])
+        return reg.box_around(there, [ROOM / v for v in source.voxel_size])
 
     def _around(self, grid: Volume, to_grid: list[str]) -> np.ndarray | None:
         """The brain mask and its surroundings on another grid."""
@@ -425,7 +444,7 @@ class _Writer:
         noise = {name: self.state.load(array) for name, array in _NOISE.items() if name in maps}
         listed = {**self._identity(), "atlas": source.name}
         for name, volume in maps.items():
-            whole = name == "combined_magnitude" or mask is None
+            whole = name == "combined_magnitude" or name not in MEASURED or mask is None
             rows = region_statistics(
                 {name: volume}, moved.labels, self.state.sampling(), regions=regions,
                 mask=None if whole else np.asarray(mask, dtype=bool),
@@ -437,7 +456,7 @@ class _Writer:
             self.rows += [{**listed, **row, "unit": units[name], "reference": reference} for row in rows]
 
     def _maps(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """The maps as they were written."""
+        """The maps as they were written, and their units; those of the user are brought to the grid if they are not."""
         from qsmxt.registry.artifacts import ARTIFACTS
 
         found: dict[str, np.ndarray] = {}
@@ -448,7 +467,14 @@ class _Writer:
                     if volume.array.shape != self.gre.array.shape:
                         raise InputError(f"{record['files'][name]}: expected the grid of the gradient echo")
                     found[name] = volume.array.astype(np.float32, copy=False)
-        return found, {name: ARTIFACTS[name].unit for name in found}
+        units = {name: ARTIFACTS[name].unit for name in found}
+        for given in self.plan["maps"]:
+            volume = reg.read_volume(given["path"])
+            same = volume.array.shape == self.gre.array.shape and np.allclose(volume.affine, self.gre.affine, atol=1e-3)
+            array = volume.array if same else reg.resample(volume, self.gre, [])
+            found[given["name"]] = array.astype(np.float32, copy=False)
+            units[given["name"]] = given["unit"]
+        return found, units
 
     def _reference(self) -> str:
         for _, record in self.records:

@@ -1,10 +1,10 @@
 r"""Nodes of the cohort template.
 
-A scan is prepared once (registration channels: magnitude freed from the coils' inhomogeneity and cut to the brain,
-clipped susceptibility). Every scan i has an affine map :math:`A_i` from the template's world to its own, a displacement
-:math:`\varphi_i` before it, and all share the shape correction :math:`\psi`: a point y of the template lies at
-:math:`A_i(\varphi_i(\psi(y)))` in scan i, and values come from there in one interpolation. The mean of the
-:math:`A_i` is held at the identity and the mean of the :math:`\varphi_i \circ \psi` is the identity
+A scan is prepared once (registration channels: T1-weighted image or magnitude freed from the coils' inhomogeneity and
+cut to the brain, clipped susceptibility). Every scan i has an affine map :math:`A_i` from the template's world to its
+own, a displacement :math:`\varphi_i` before it, and all share the shape correction :math:`\psi`: a point y of the
+template lies at :math:`A_i(\varphi_i(\psi(y)))` in scan i, and values come from there in one interpolation. The mean
+of the :math:`A_i` is held at the identity and the mean of the :math:`\varphi_i \circ \psi` is the identity
 (:mod:`qsmxt.algorithms.template`), so no scan has more say in where the template lies than its weight, 1 over the
 number of scans of its participant.
 
@@ -26,7 +26,7 @@ from qsmxt.interfaces.base import Interface
 from qsmxt.interfaces.state import digest
 
 #: Bands around masks, mm: what of the magnitude guides registration, and where deformation is compared.
-_RIM, _COMPARED = 4.0, 6.0
+RIM, _COMPARED = 4.0, 6.0
 
 #: Room around the brains on the grid of the template, mm.
 _MARGIN = 10.0
@@ -34,11 +34,14 @@ _MARGIN = 10.0
 #: Values that a median holds in memory at once.
 _MEDIAN_VALUES = 40_000_000
 
+#: Grids of linear registration, mm: where a deformation follows, and where none does.
+_COARSE, _FINE = (8.0, 4.0), (8.0, 4.0, 2.0)
+
 #: Channels of registration: key of the prepared scan, key of the template.
 CHANNELS = ("reference", "guide")
 
 #: What is averaged in the end, and whether only inside masks.
-AVERAGED = {"magnitude": False, "chi": True, "r2star": True}
+AVERAGED = {"magnitude": False, "t1w": False, "chi": True, "r2star": True}
 
 
 class TemplateInputSpec(BaseInterfaceInputSpec):
@@ -118,7 +121,11 @@ class PrepareScan(TemplateInterface):
         outside = np.asarray(distance_transform_edt(~mask, sampling=chi.voxel_size))
         even = correct_bias(Volume(arrays.pop("combined_magnitude"), chi.affine))
         arrays["magnitude"] = even.array / np.float32(even.array[mask].mean())
-        arrays["reference"] = np.where(outside <= _RIM, arrays["magnitude"], 0).astype(np.float32)
+        if given.get("t1w"):
+            arrays["t1w"] = aligned_t1w(given["t1w"], given.get("rigid"), even, outside <= RIM, folder)
+            arrays["t1w"] /= np.float32(arrays["t1w"][mask].mean())
+        anatomical = arrays[given.get("anatomy", "magnitude")]
+        arrays["reference"] = np.where(outside <= RIM, anatomical, 0).astype(np.float32)
         arrays["guide"] = np.where(mask, np.clip(chi.array, *CHI_RANGE), 0).astype(np.float32)
         arrays["mask"] = mask
         if given.get("labels"):
@@ -129,9 +136,18 @@ class PrepareScan(TemplateInterface):
             ).astype(np.int32)
         return {
             "name": given["name"], "weight": given["weight"], "affine": chi.affine.tolist(),
-            "files": _save(folder, arrays), "sharpness": sharpness(arrays["reference"], mask, chi.voxel_size),
-            "corners": _corners(mask, chi.affine), "voxel_size": list(chi.voxel_size), "shape": list(mask.shape),
+            "files": save_state_arrays(folder, arrays),
+            "sharpness": sharpness(arrays["reference"], mask, chi.voxel_size),
+            "corners": corners_of(mask, chi.affine), "voxel_size": list(chi.voxel_size), "shape": list(mask.shape),
         }  # fmt: skip
+
+
+def aligned_t1w(path: str, rigid: str | None, magnitude: Any, near: np.ndarray, folder: Path) -> np.ndarray:
+    """The T1-weighted image on the grid of the magnitude, by the rigid transform there is, else by one found now."""
+    from qsmxt.interfaces.registration import correct_bias, read_volume, register_rigid, resample
+
+    t1w = correct_bias(read_volume(path))
+    return resample(t1w, magnitude, [rigid or register_rigid(magnitude, t1w, near, folder)])
 
 
 def _on_grid(volume: Any, reference: Any) -> np.ndarray:
@@ -150,7 +166,7 @@ def _check_mask(name: str, mask: np.ndarray) -> None:
         raise InputError(f"{name}: expected a brain mask or a susceptibility map that is not 0, found neither")
 
 
-def _corners(mask: np.ndarray, affine: np.ndarray) -> list[list[float]]:
+def corners_of(mask: np.ndarray, affine: np.ndarray) -> list[list[float]]:
     """World coordinates of the corners of the box around a mask."""
     from qsmxt.algorithms.cropping import bounding_box
 
@@ -168,13 +184,27 @@ class ChooseTarget(TemplateInterface):
         """A state like that of a template."""
         from qsmxt.interfaces.registration import read_volume
 
-        target = json.loads(self.inputs.parameters).get("target")
-        if target:
-            volume = read_volume(target)
-            files = _save(folder, {"reference": volume.array.astype(np.float32)})
+        given = json.loads(self.inputs.parameters)
+        if given.get("target"):
+            volume = read_volume(given["target"])
+            image = volume.array.astype(np.float32) * near_standard_brain(volume, given.get("brain"))
+            files = save_state_arrays(folder, {"reference": image})
             return {"name": "", "affine": volume.affine.tolist(), "files": files}
         best = max(self.many("scans"), key=lambda scan: (scan["sharpness"], scan["name"]))
         return {"name": best["name"], "affine": best["affine"], "files": {"reference": best["files"]["reference"]}}
+
+
+def near_standard_brain(volume: Any, brain: str | None) -> np.ndarray:
+    """Where the image of a standard template is kept: its brain and a band around it, like in the cohort's."""
+    from scipy.ndimage import distance_transform_edt
+
+    from qsmxt.interfaces.registration import read_volume, resample
+
+    if not brain:
+        return np.ones(volume.array.shape, dtype=np.float32)
+    mask = resample(read_volume(brain), volume, [], interpolation="nearestNeighbor") > 0.5
+    near: np.ndarray = (distance_transform_edt(~mask, sampling=volume.voxel_size) <= RIM).astype(np.float32)
+    return near
 
 
 class AlignRigidly(TemplateInterface):
@@ -189,7 +219,8 @@ class AlignRigidly(TemplateInterface):
             return {"name": scan["name"], "matrix": np.eye(4).tolist()}
         fixed, moving = volume_of(target, "reference"), volume_of(scan, "reference")
         initial = write_affine(placements(fixed, moving)[-1], folder / "start.mat")
-        register([fixed], [moving], [linear_stage("Rigid", fixed)], initial, folder / "rigid")
+        levels = _FINE if json.loads(self.inputs.parameters).get("fine") else _COARSE
+        register([fixed], [moving], [linear_stage("Rigid", fixed, levels)], initial, folder / "rigid")
         return {"name": scan["name"], "matrix": read_affine(str(folder / "rigid0GenericAffine.mat")).tolist()}
 
 
@@ -207,13 +238,14 @@ class AlignAffinely(TemplateInterface):
         return {"name": scan["name"], "matrix": read_affine(str(folder / "affine0GenericAffine.mat")).tolist()}
 
 
-def linear_stage(kind: str, fixed: Any) -> list[str]:
-    """Options of a linear stage on grids of 8 and 4 mm; what it leaves over is for the deformation."""
-    factors = [max(1, round(level / min(fixed.voxel_size))) for level in (8.0, 4.0)]
+def linear_stage(kind: str, fixed: Any, levels: tuple[float, ...] = _COARSE) -> list[str]:
+    """Options of a linear stage on grids of ``levels``, mm; what the coarse ones leave over is for the deformation."""
+    factors = [max(1, round(level / min(fixed.voxel_size))) for level in levels]
+    steps = "x".join(str(round(100 / 2**number)) for number in range(len(levels)))
     return [
         "--transform", f"{kind}[0.1]", "--metric", "MI[{f0},{m0},1,32,Regular,0.5]",
-        "--convergence", "[100x50,1e-6,10]",
-        "--shrink-factors", "x".join(map(str, factors)), "--smoothing-sigmas", "4x2mm",
+        "--convergence", f"[{steps},1e-6,10]", "--shrink-factors", "x".join(map(str, factors)),
+        "--smoothing-sigmas", "x".join(f"{level / 2:g}" for level in levels) + "mm",
     ]  # fmt: skip
 
 
@@ -339,7 +371,7 @@ class BalanceShape(TemplateInterface):
         size = frame["affine"][0][0]
         shape = size * inverse_displacement(mean / size)
         inside = np.load(template["files"]["mask"]) > 0.5
-        files = _save(folder, {"shape": shape.astype(np.float32), "unshape": mean.astype(np.float32)})
+        files = save_state_arrays(folder, {"shape": shape.astype(np.float32), "unshape": mean.astype(np.float32)})
         files["transform"] = write_displacement(shape, frame, folder / "shape.nii.gz")
         moved = float(np.sqrt((shape[inside] ** 2).sum(axis=-1).mean()))
         return {**frame, "files": files, "moved": moved}
@@ -369,7 +401,7 @@ class BringToTemplate(TemplateInterface):
             "name": scan["name"],
             "weight": scan["weight"],
             "affine": frame["affine"],
-            "files": _save(folder, arrays),
+            "files": save_state_arrays(folder, arrays),
         }
 
 
@@ -397,7 +429,7 @@ class AverageScans(TemplateInterface):
                 metrics[f"change_{key}"] = float(change)
         arrays = {key: sharpened(mean, amount) for key, mean in means.items()}
         arrays |= {f"mean_{key}": mean for key, mean in means.items()}
-        files = _save(folder, {**arrays, "mask": share})
+        files = save_state_arrays(folder, {**arrays, "mask": share})
         return {"name": "template", "affine": frame["affine"], "files": files, "metrics": metrics}
 
 
@@ -501,7 +533,7 @@ def write_displacement(field: np.ndarray, frame: Mapping[str, Any], path: Path) 
     return str(path)
 
 
-def _save(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+def save_state_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     from qsmxt.interfaces.state import save_arrays
 
     return save_arrays(folder, arrays)

@@ -14,18 +14,27 @@ from qsmxt.interfaces.template import (
     AVERAGED,
     TemplateInputSpec,
     TemplateInterface,
+    near_brain,
+    near_standard_brain,
     read_displacement,
     similarities,
     slabwise_median,
     streaming_deviation,
     streaming_mean,
+    volume_of,
 )
 
 #: Suffix and unit of what is averaged.
-_SUFFIX = {"magnitude": ("T2starw", "arbitrary"), "chi": ("Chimap", "ppm"), "r2star": ("R2starmap", "1/s")}
+_SUFFIX = {
+    "magnitude": ("T2starw", "arbitrary"),
+    "t1w": ("T1w", "arbitrary"),
+    "chi": ("Chimap", "ppm"),
+    "r2star": ("R2starmap", "1/s"),
+}
 
 _WHAT = {
     "magnitude": "magnitude freed from coil inhomogeneity, mean of the brain 1",
+    "t1w": "T1-weighted, freed from coil inhomogeneity, mean of the brain 1",
     "chi": "susceptibility",
     "r2star": "R2*",
 }
@@ -178,6 +187,40 @@ class WriteTemplate(TemplateWriter):
             "rounds": [json.loads(text)["metrics"] for text in self.inputs.placements],
         }  # fmt: skip
         return [*written, description], facts
+
+
+class LinkToStandard(TemplateWriter):
+    """Transforms between the template and a standard one, by anatomy and, if both have it, susceptibility."""
+
+    def write(self, root: Path, given: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:
+        """One registration; its two files beside the template."""
+        import shutil
+
+        from qsmxt.interfaces import registration as reg
+
+        template, images = self.one("template"), given["images"]
+        key = "t1w" if given["anatomy"] == "t1w" or "magnitude" not in images else "magnitude"
+        there = reg.read_volume(images[key])
+        there = there.with_array(near_standard_brain(there, images.get("brain")) * there.array)
+        fixed, moving = [volume_of(template, "mean_reference")], [there]
+        if "chi" in images:
+            fixed.append(volume_of(template, "mean_guide"))
+            moving.append(reg.read_volume(images["chi"]))
+        folder = root.parent / "link"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = reg.register_template(fixed, moving, near_brain(template), folder, iterations=given["schedule"])
+        stem = root / f"tpl-{given['cohort']}" / "anat" / f"tpl-{given['cohort']}"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        written = []
+        for file, (source, to) in zip(found, self._ways(given), strict=True):
+            written.append(stem.with_name(f"{stem.name}_from-{source}_to-{to}_mode-image_xfm.h5"))
+            shutil.copyfile(file, written[-1])
+        value = reg.similarity(fixed[0], there, [found[0]], near_brain(template))
+        return written, {"standard": given["standard"], "similarity": round(value, 4), "steps": []}
+
+    @staticmethod
+    def _ways(given: dict[str, Any]) -> tuple[tuple[str, str], tuple[str, str]]:
+        return (given["standard"], given["cohort"]), (given["cohort"], given["standard"])
 
 
 def _write_averages(stem: Path, brought: list[dict[str, Any]], affine: np.ndarray, version: str) -> list[Path]:

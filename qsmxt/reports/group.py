@@ -33,7 +33,9 @@ _PICTURES = (
 )
 
 _TITLES = {
-    "summary": "Regions", "effects": "Effects of covariates", "models": "Models", "agreement": "Agreement of sessions",
+    "summary": "Regions", "effects": "Effects of covariates", "models": "Models",
+    "voxelwise": "Models at every voxel of the template (permutation, threshold-free cluster enhancement)",
+    "agreement": "Agreement of sessions",
     "quality": "Quality of scans",
 }  # fmt: skip
 
@@ -99,11 +101,17 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _template_sections(out_dir: Path) -> list[str]:
+    """All templates in the dataset."""
+    sections = []
+    for path in sorted((out_dir / "logs" / "group").glob("tpl-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "rounds" in record:
+            sections += _template(out_dir, record, path.relative_to(out_dir).as_posix())
+    return sections
+
+
+def _template(out_dir: Path, record: Row, file: str) -> list[str]:
     """Mosaics of the template, convergence, and the strip of aligned scans."""
-    try:
-        record = json.loads((out_dir / "logs" / "group" / "template.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
     cohort = str(record["cohort"])
     stem = out_dir / f"tpl-{cohort}" / "anat" / f"tpl-{cohort}"
     mask = _volume(Path(f"{stem}_label-brain_mask.nii.gz"))
@@ -115,7 +123,7 @@ def _template_sections(out_dir: Path) -> list[str]:
 
             sections.append(_image(png(mosaic(_volume(path), mask, window)), title))
     rounds = [{"round": number, **metrics} for number, metrics in enumerate(record.get("rounds", ()))]
-    sections += ["<h3>Convergence, round by round</h3>", _table(rounds, "logs/group/template.json")]
+    sections += ["<h3>Convergence, round by round</h3>", _table(rounds, file)]
     return [*sections, *_strip(out_dir, record, mask)]
 
 
@@ -166,10 +174,6 @@ def _image(data: bytes, title: str) -> str:
     )
 
 
-def _region(row: Row) -> str:
-    return f"{row['map']}: {row.get('hemisphere') or ''} {row['region']}"
-
-
 def region_figures(long: Sequence[Row], statistic: str) -> list[str]:
     """For every covariate a figure with a panel a region: points by level, or against the number with the line."""
     grouped = _grouped(long, statistic)
@@ -193,9 +197,9 @@ def region_figures(long: Sequence[Row], statistic: str) -> list[str]:
 
 def _grouped(long: Sequence[Row], statistic: str) -> dict[str, list[Row]]:
     grouped: dict[str, list[Row]] = {}
-    for row in long:
+    for row, label in zip(long, statistics.region_labels(long), strict=True):
         if isinstance(row.get(statistic), float):
-            grouped.setdefault(_region(row), []).append(row)
+            grouped.setdefault(f"{row['map']}: {label}", []).append(row)
     return grouped
 
 
@@ -266,13 +270,17 @@ def _panels(content: Mapping[str, Any], title: str, draw: Callable[..., None]) -
     """A figure with a panel for every entry, as PNG in HTML."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     shown = list(content.items())[:_PANELS]
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(3 * columns, 2.2 * lines), layout="constrained")
+    wide, high = 3 * columns, 2.2 * lines
+    figure = Figure(figsize=(wide, high))
+    figure.subplots_adjust(0.55 / wide, 0.35 / high, 1 - 0.1 / wide, 1 - 0.3 / high, wspace=0.3, hspace=0.35)
     for number, (name, values) in enumerate(shown):
         axes = figure.add_subplot(lines, columns, number + 1)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         draw(axes, values)
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)

@@ -15,6 +15,7 @@ from qsmxt.bids.outputs import derivative_entities
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.errors import InputError, MissingInputError, QSMxTError
 from qsmxt.registry.artifacts import ARTIFACTS
+from qsmxt.workflows.segmentation import choose_t1w
 
 #: Maps that the group level knows, best name first: artifact, then ``(suffix, desc)``.
 _MAPS: dict[str, tuple[tuple[str, str | None], ...]] = {
@@ -25,7 +26,19 @@ _MAPS: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 
 #: Entities that tell maps of one scan apart, and do not tell scans apart.
-_OF_MAPS = ("description", "segmentation", "atlas", "label", "scale", "resolution", "echo", "part")
+_OF_MAPS = (
+    "description",
+    "segmentation",
+    "atlas",
+    "label",
+    "scale",
+    "resolution",
+    "echo",
+    "part",
+    "from",
+    "to",
+    "mode",
+)
 
 #: What stands for a missing value in a table.
 MISSING = "n/a"
@@ -33,12 +46,17 @@ MISSING = "n/a"
 
 @dataclass(frozen=True)
 class Scan:
-    """One processed acquisition: its entities (long names), its maps by artifact, labels and tables of regions."""
+    """One processed acquisition: its entities (long names), its maps by artifact, labels and tables of regions.
+
+    ``t1w`` is the T1-weighted image of the source dataset, ``rigid`` the transform to it that segmentation left.
+    """
 
     entities: dict[str, str] = field(hash=False)
     maps: dict[str, Path] = field(default_factory=dict, hash=False)
     labels: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
+    t1w: Path | None = None
+    rigid: Path | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +114,7 @@ def find_cohort(
     MissingInputError
         If there is no scan at all.
     """
+    units = {scan_name(derivative_entities(unit)): unit for unit in expected}
     wanted = None if participants is None else {strip_prefix(label, "sub") for label in participants}
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(out_dir.glob("sub-*/**/*_*.*")):
@@ -106,10 +125,14 @@ def find_cohort(
     scans = []
     for _, content in sorted(found.items()):
         maps = {key: min(paths)[1] for key, paths in content["maps"].items()}
-        scans.append(Scan(content["entities"], maps, tuple(content["labels"]), tuple(content["tables"])))
+        unit = units.get(scan_name(content["entities"]))
+        t1w = choose_t1w(unit)[0] if unit is not None else None
+        rigid = content["rigid"] if t1w is not None else None
+        tables = one_of_each(content["tables"])
+        scans.append(Scan(content["entities"], maps, tuple(content["labels"]), tables, t1w, rigid))
     scans = [scan for scan in scans if scan.maps.keys() - {"mask", "combined_magnitude"} or scan.tables]
     done = {scan.name for scan in scans}
-    missing = {unit.name for unit in expected if scan_name(derivative_entities(unit)) not in done}
+    missing = {unit.name for name, unit in units.items() if name not in done}
     missing |= {f"sub-{label}" for label in wanted or () if label not in {scan.subject for scan in scans}}
     if not scans:
         raise MissingInputError(
@@ -121,9 +144,12 @@ def find_cohort(
 def _add(found: dict[str, dict[str, Any]], entities: dict[str, str], suffix: str, extension: str, path: Path) -> None:
     """Put a file to its scan, if it is one that counts."""
     own = {name: label for name, label in entities.items() if name not in _OF_MAPS}
-    entry = found.setdefault(scan_name(own), {"entities": own, "maps": {}, "labels": [], "tables": []})
+    empty: dict[str, Any] = {"entities": own, "maps": {}, "labels": [], "tables": [], "rigid": None}
+    entry = found.setdefault(scan_name(own), empty)
     if suffix == "stats" and extension in (".tsv", ".csv"):
         entry["tables"].append(path)
+    elif suffix == "xfm" and (entities.get("from"), entities.get("to")) == ("T1w", "GRE"):
+        entry["rigid"] = path
     elif extension not in (".nii", ".nii.gz"):
         return
     elif suffix == "dseg":
@@ -133,6 +159,20 @@ def _add(found: dict[str, dict[str, Any]], entities: dict[str, str], suffix: str
             if (suffix, entities.get("description")) in names:
                 rank = names.index((suffix, entities.get("description")))
                 entry["maps"].setdefault(key, []).append((rank, path))
+
+
+def one_of_each(tables: Sequence[Path]) -> tuple[Path, ...]:
+    """Tables without those that say the same in another format: of ``x.csv`` and ``x.tsv`` the latter counts.
+
+    >>> [path.name for path in one_of_each([Path("x.csv"), Path("x.tsv"), Path("y.csv")])]
+    ['x.tsv', 'y.csv']
+    """
+    chosen: dict[Path, Path] = {}
+    for path in tables:
+        key = path.with_suffix("")
+        if key not in chosen or path.suffix == ".tsv":
+            chosen[key] = path
+    return tuple(chosen[key] for key in sorted(chosen))
 
 
 def check_required(cohort: Cohort, require: str) -> None:

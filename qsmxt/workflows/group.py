@@ -63,12 +63,15 @@ def run_group(
         logger.warning("group: %s has no results; left out", name)
     check_required(cohort, settings.group.require)
     write_bidsignore(out_dir)
-    content = make_tables(out_dir, cohort, settings, [root for root in (bids_dir, out_dir) if root is not None])
+    roots = [root for root in (bids_dir, out_dir) if root is not None]
+    content = make_tables(out_dir, cohort, settings, roots)
     made: dict[str, Any] = {"failed": ""}
     if settings.group.template and work_dir is not None and resources is not None:
         from qsmxt.workflows.template import make_template
 
         made = make_template(out_dir, cohort, settings, work_dir, resources)
+    if settings.group.voxelwise and settings.group.models:
+        content["voxelwise"] = voxelwise_tests(out_dir, cohort, settings, roots, made)
     write_json(
         out_dir / "logs" / "group" / "cohort.json",
         {
@@ -107,6 +110,20 @@ def make_tables(
     }
     tables.write_tables(out_dir, content, dictionary)
     return content
+
+
+def voxelwise_tests(
+    out_dir: Path, cohort: Cohort, settings: Settings, roots: Sequence[Path], made: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Models at every voxel of the template, made now or before; writes their table and returns its rows."""
+    from qsmxt.workflows.template import choose_scans
+    from qsmxt.workflows.voxelwise import run_voxelwise
+
+    members = made.get("members") or [scan.name for scan in choose_scans(cohort)[0]]
+    covariates, dictionary = read_covariates(cohort, roots)
+    rows = [] if made["failed"] else run_voxelwise(out_dir, members, covariates, settings.group)
+    tables.write_tables(out_dir, {"voxelwise": rows}, dictionary)
+    return rows
 
 
 def write_page(out_dir: Path, cohort: Cohort, content: dict[str, list[dict[str, Any]]], statistic: str) -> None:

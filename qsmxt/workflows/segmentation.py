@@ -100,12 +100,13 @@ def plan_segmentation(
         "t1w_uri": None if t1w is None else bids_uri(t1w, bids_dir), "spaces": list(settings.output_spaces),
         "template": None if template is None else _images(template), "stripped": False,
         "atlases": [] if template is None or method != "atlas" else _atlases(template),
-        "precomputed": precomputed, "rois": rois, "notes": notes,
+        "precomputed": precomputed, "rois": rois, "maps": user_maps(unit, derivatives), "notes": notes,
     }  # fmt: skip
     if template is not None:
         values["stripped"] = is_stripped(template)
     files = [*([t1w] if t1w else []), *(template.files() if template else [])]
     files += [Path(item[key]) for item in (*precomputed, *rois) for key in ("labels", "table") if item[key]]
+    files += [Path(item["path"]) for item in values["maps"]]
     return SegmentationPlan(values, tuple(files))
 
 
@@ -183,8 +184,9 @@ def _images(template: Template) -> dict[str, Any]:
 
 def _atlases(template: Template) -> list[dict[str, Any]]:
     return [
-        {"name": atlas.name, "labels": str(atlas.labels), "table": str(atlas.table) if atlas.table else None}
+        {"name": atlas.name, "labels": str(atlas.labels), "table": str(table) if table else None}
         for atlas in template.atlases
+        for table in [atlas.table or (FREESURFER if of_freesurfer(atlas.name) else None)]
     ]
 
 
@@ -213,6 +215,33 @@ def existing(unit: ProcessingUnit, folders: Mapping[str, Path], suffix: str) -> 
     return [dict(item) for item in {item["name"]: item for item in reversed(found)}.values()][::-1]
 
 
+def user_maps(unit: ProcessingUnit, folders: Mapping[str, Path]) -> list[dict[str, str]]:
+    """Quantitative maps (suffix ``...map``) of the unit that other software made, in the space of the gradient echo.
+
+    Named by their suffix, with ``desc-`` if they have it; the unit is what the sidecar says.
+    """
+    found: dict[str, dict[str, str]] = {}
+    own = derivative_entities(unit)
+    for folder in folders.values():
+        root = folder / f"sub-{unit.subject}"
+        for path in sorted(root.rglob("*map.nii*")) if root.is_dir() else []:
+            entities, suffix, _ = parse_name(path.name)
+            others = any(entities.get(key, own.get(key)) != own.get(key) for key in ("session", "acquisition", "run"))
+            if others or "space" in entities or "echo" in entities:
+                continue
+            name = suffix + (f"_{entities['description']}" if "description" in entities else "")
+            found.setdefault(name, {"name": name, "path": str(path), "unit": _unit_of(path)})
+    return list(found.values())
+
+
+def _unit_of(path: Path) -> str:
+    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    try:
+        return str(json.loads(sidecar.read_text(encoding="utf-8"))["Units"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "n/a"
+
+
 def _table(labels: Path, root: Path) -> str | None:
     """The table that names labels: next to them, else above in the dataset, else FreeSurfer's for its own images."""
     own = labels.with_name(labels.name.partition(".")[0] + ".tsv")
@@ -225,8 +254,12 @@ def _table(labels: Path, root: Path) -> str | None:
         known, _, _ = parse_name(path.name)
         if all(entities.get(key) == value for key, value in known.items()):
             return str(path)
-    freesurfer = any(word in labels.name.lower() for word in ("aseg", "aparc", "synthseg", "freesurfer"))
-    return str(FREESURFER) if freesurfer else None
+    return str(FREESURFER) if of_freesurfer(labels.name) else None
+
+
+def of_freesurfer(name: str) -> bool:
+    """Whether labels of this name carry FreeSurfer's indices."""
+    return any(word in name.lower() for word in ("aseg", "aparc", "synthseg", "freesurfer"))
 
 
 def add_segmentation(builder: Any, plan: SegmentationPlan) -> None:

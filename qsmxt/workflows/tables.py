@@ -24,7 +24,10 @@ Row = dict[str, Any]
 WIDE = ("mean", "median", "volume_mm3")
 
 #: Columns of a table of regions that name things.
-_TEXT = ("map", "region", "hemisphere", "segmentation", "unit")
+_TEXT = ("map", "region", "hemisphere", "segmentation", "atlas", "unit", "reference")
+
+#: Columns that the name of the file says already.
+_IDS = ("participant_id", "session_id", "acquisition", "run")
 
 _MEANING = {
     "participant_id": "participant",
@@ -32,6 +35,9 @@ _MEANING = {
     "map": "quantity that the statistics are about",
     "index": "index of the label",
     "region": "region",
+    "atlas": "atlas, segmentation or set of regions of interest",
+    "reference": "what susceptibility is referenced to",
+    "unit": "unit of all values of the row",
     "hemisphere": "side of the region: L, R, or none",
     "covariate": "column of participants.tsv or sessions.tsv",
     "contrast": "level of the covariate less the other one",
@@ -43,6 +49,9 @@ _MEANING = {
     "slope": "change per unit of the covariate",
     "kind": "ols: least squares; mixed: random intercept per participant, restricted maximum likelihood",
     "term": "coefficient of the model",
+    "permutations": "number of permutations behind the corrected p value",
+    "t": "t value where p is smallest",
+    "x": "place of the smallest p on the template, mm to the right of its origin, y to the front, z to the top",
     "estimate": "value of the coefficient, with its standard error and the bounds of the 95 % interval",
     "within_sd": "standard deviation of a scan within a participant",
     "bias": "mean of second session less first, with the limits of agreement low and high (1.96 standard deviations)",
@@ -57,7 +66,7 @@ def region_rows(cohort: Cohort, covariates: Mapping[str, Row]) -> list[Row]:
         head = {**scan.columns(), **covariates.get(scan.name, {})}
         for path in scan.tables:
             for line in read_table(path):
-                values = {key: _value(key, text) for key, text in line.items() if key and key not in head}
+                values = {key: _value(key, text) for key, text in line.items() if key and key not in (*head, *_IDS)}
                 if "region" not in values and "name" in values:
                     values["region"] = values.pop("name")
                 if "region" in values:
@@ -74,34 +83,27 @@ def _value(column: str, text: str | None) -> Any:
     return found if found is not None or is_missing(text) else text
 
 
-def region_label(row: Mapping[str, Any]) -> str:
-    """Region with its side, as one word."""
-    side = str(row.get("hemisphere") or "")
-    name = str(row["region"])
-    return f"{side}_{name}" if side and not name.startswith(("Left", "Right", "L_", "R_")) else name
-
-
 def wide_rows(cohort: Cohort, long: Sequence[Row], covariates: Mapping[str, Row]) -> list[Row]:
     """The wide table: a row a scan, columns ``<map>.<region>.<statistic>``."""
     heads = {
         tuple(scan.columns().items()): {**scan.columns(), **covariates.get(scan.name, {})} for scan in cohort.scans
     }
     ids = {name for head in heads for name, _ in head}
-    for row in long:
+    for row, label in zip(long, statistics.region_labels(long), strict=True):
         key = tuple((name, row[name]) for name in row if name in ids)
         target = heads[key]
         for statistic in WIDE:
             if statistic in row:
-                target[f"{row['map']}.{region_label(row)}.{statistic}"] = row[statistic]
+                target[f"{row['map']}.{label}.{statistic}"] = row[statistic]
     return list(heads.values())
 
 
 def by_region(long: Sequence[Row], statistic: str) -> dict[tuple[str, str], list[Row]]:
     """Rows of every map and region that have a value; in the order of the table."""
     grouped: dict[tuple[str, str], list[Row]] = {}
-    for row in long:
+    for row, label in zip(long, statistics.region_labels(long), strict=True):
         if isinstance(row.get(statistic), float):
-            grouped.setdefault((row["map"], region_label(row)), []).append(row)
+            grouped.setdefault((row["map"], label), []).append(row)
     return grouped
 
 

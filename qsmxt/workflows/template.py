@@ -12,11 +12,13 @@ from typing import Any
 from qsmxt.bids.entities import is_label, parse_name
 from qsmxt.config import GroupSettings, Settings
 from qsmxt.errors import MissingInputError, ParameterError
+from qsmxt.external.templates import Template, find_template
 from qsmxt.interfaces import template as nodes
 from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.interfaces.derivatives import Publish
 from qsmxt.interfaces.state import digest_files
-from qsmxt.interfaces.template_outputs import WriteScanInTemplate, WriteTemplate
+from qsmxt.interfaces.template_outputs import LinkToStandard, WriteScanInTemplate, WriteTemplate
+from qsmxt.interfaces.template_sessions import AverageSessions, PlaceSession
 from qsmxt.workflows.cohort import Cohort, Scan, read_table
 from qsmxt.workflows.execution import execution_config, make_plugin
 from qsmxt.workflows.resources import Resources
@@ -25,6 +27,9 @@ from qsmxt.workflows.versions import code_digest, version
 logger = logging.getLogger("qsmxt")
 
 WORKFLOW = "qsmxt_group"
+
+#: Rounds of the mean of a participant's sessions: to one of them, then to their mean.
+SESSION_ROUNDS = 2
 
 #: Fewest scans that make a template.
 FEWEST = 2
@@ -72,8 +77,7 @@ def make_template(
     group = settings.group
     if not is_label(group.cohort):
         raise ParameterError(f"--group-cohort: expected letters and digits, found {group.cohort!r}")
-    if group.target is not None and not Path(group.target).is_file():
-        raise MissingInputError(f"--group-target: expected an image, found nothing at {group.target}")
+    target = first_target(group, settings)
     scans, left_out = choose_scans(cohort)
     for name, reason in sorted(left_out.items()):
         logger.warning("template: %s is left out: %s", name, reason)
@@ -84,7 +88,10 @@ def make_template(
         )
         return {**made, "members": []}
     quieten_nipype(logger.getEffectiveLevel())
-    workflow = init_template_wf(scans, group, out_dir, resources)
+    standard = None
+    if group.standard is not None:
+        standard = find_template(group.standard, (), settings.segmentation.template_dir)
+    workflow = init_template_wf(scans, group, out_dir, resources, standard, target)
     workflow.base_dir = str(work_dir)
     workflow.config["execution"] = {**execution_config(settings), "crashdump_dir": str(out_dir / "logs" / "group")}
     progress = Progress()
@@ -95,6 +102,28 @@ def make_template(
         made["failed"] = f"{', '.join(progress.failed)} failed ({lines[-1]})" if progress.failed else lines[-1]
         logger.error("template: %s; crash files are in %s", made["failed"], out_dir / "logs" / "group")
     return made
+
+
+def first_target(group: GroupSettings, settings: Settings) -> dict[str, str]:
+    """Files of the first target, ``target`` and perhaps ``brain``: an image, or that of a template by its name.
+
+    Raises
+    ------
+    MissingInputError
+        If it is neither.
+    """
+    if group.target is None:
+        return {}
+    if Path(group.target).is_file():
+        return {"target": group.target}
+    if not is_label(group.target):
+        raise MissingInputError(
+            f"--group-target: expected an image or the name of a template, found nothing at {group.target}"
+        )
+    template = find_template(group.target, (), settings.segmentation.template_dir)
+    image = template.magnitude if group.anatomy == "magnitude" else template.t1w
+    files = {"target": image or template.t1w or template.magnitude, "brain": template.brain}
+    return {key: str(path) for key, path in files.items() if path is not None}
 
 
 class Progress:
@@ -110,10 +139,18 @@ class Progress:
             logger.info("template: %s finished", node.name)
 
 
-def init_template_wf(scans: Sequence[Scan], group: GroupSettings, out_dir: Path, resources: Resources) -> Any:
-    """The workflow: prepare, rigid round, affine rounds, deformable rounds, outputs."""
-    builder = _Builder(sorted(scans, key=lambda scan: scan.name), group, out_dir)
+def init_template_wf(
+    scans: Sequence[Scan],
+    group: GroupSettings,
+    out_dir: Path,
+    resources: Resources,
+    standard: Template | None = None,
+    target: Mapping[str, str] | None = None,
+) -> Any:
+    """The workflow: prepare, sessions, rigid round, affine rounds, deformable rounds, outputs."""
+    builder = _Builder(sorted(scans, key=lambda scan: scan.name), group, out_dir, standard, target or {})
     builder.prepare()
+    builder.sessions()
     builder.rigid()
     for number in range(group.affine_iterations):
         builder.affine(number + 1)
@@ -123,20 +160,40 @@ def init_template_wf(scans: Sequence[Scan], group: GroupSettings, out_dir: Path,
     return builder.workflow
 
 
-def node_key(scan: Scan) -> str:
+def early(schedule: Sequence[int]) -> tuple[int, ...]:
+    """Steps of the rounds before the last: the mean is not yet sharp enough for the finest grid to tell anything.
+
+    >>> early((100, 70, 50, 10))
+    (100, 70, 25, 0)
+    """
+    return (*schedule[:2], schedule[2] // 2, 0)
+
+
+def node_key(name: str) -> str:
     """Name of a scan as part of a node's name."""
-    return scan.name.replace("-", "_").replace("+", "plus")
+    return name.replace("-", "_").replace("+", "plus")
 
 
 class _Builder:
     """Nodes of the template while they are put together; outputs that are passed on are pairs of node and field."""
 
-    def __init__(self, scans: Sequence[Scan], group: GroupSettings, out_dir: Path) -> None:
+    def __init__(
+        self,
+        scans: Sequence[Scan],
+        group: GroupSettings,
+        out_dir: Path,
+        standard: Template | None,
+        target: Mapping[str, str],
+    ) -> None:
         from nipype.pipeline import engine as pe
 
+        self.standard, self.target = standard, target
+        self.uses_t1w = group.anatomy != "magnitude" and all(scan.t1w is not None for scan in scans)
         self.scans, self.group, self.out_dir, self.code = scans, group, out_dir, code_digest()
         self.workflow = pe.Workflow(name=WORKFLOW)
         self.prepared: dict[str, Any] = {}
+        self.people: dict[str, Any] = {}
+        self.own_frames: dict[str, Any] = {}
         self.placements: dict[str, Any] = {}
         self.warped: dict[str, Any] = {}
         self.frame: Any = None
@@ -168,72 +225,117 @@ class _Builder:
         return merge
 
     def prepare(self) -> None:
-        """Channels of every scan."""
+        """Channels of every scan; the T1-weighted image guides if all have one."""
         sessions = Counter(scan.subject for scan in self.scans)
         for scan in self.scans:
             labels = str(scan.labels[0]) if scan.labels else ""
             files = [*(str(path) for _, path in sorted(scan.maps.items())), *([labels] if labels else [])]
             given = {
-                "name": scan.name, "weight": 1 / sessions[scan.subject], "content": digest_files(files),
+                "name": scan.name, "weight": 1 / sessions[scan.subject],
                 "maps": {key: str(path) for key, path in scan.maps.items()}, "labels": labels,
             }  # fmt: skip
-            self.prepared[scan.name] = self.node(f"prepare_{node_key(scan)}", nodes.PrepareScan, parameters=given)
+            if self.uses_t1w:
+                given |= {"t1w": str(scan.t1w), "rigid": str(scan.rigid) if scan.rigid else "", "anatomy": "t1w"}
+                files += [str(path) for path in (scan.t1w, scan.rigid) if path is not None]
+            given["content"] = digest_files(files)
+            self.prepared[scan.name] = self.node(f"prepare_{node_key(scan.name)}", nodes.PrepareScan, parameters=given)
+
+    def sessions(self) -> None:
+        """Everybody's scan, or the mean of everybody's sessions at their mean place."""
+        for subject in sorted({scan.subject for scan in self.scans}):
+            own = {scan.name: self.prepared[scan.name] for scan in self.scans if scan.subject == subject}
+            if len(own) == 1:
+                self.people |= own
+                continue
+            name = f"sub-{subject}"
+            target = self.node(f"own_target_{node_key(name)}", nodes.ChooseTarget, scans=own)
+            for number in range(SESSION_ROUNDS):
+                target = self._session_round(name, own, target, number + 1)
+            self.people[name] = target
+
+    def _session_round(self, name: str, own: Mapping[str, Any], target: Any, number: int) -> Any:
+        """All sessions to the target, then to their mean place; returns their mean there."""
+        key = f"own{number}"
+        placements = {
+            scan: self.node(
+                f"{key}_rigid_{node_key(scan)}", nodes.AlignRigidly, memory=1.0, template=target, scan=prepared,
+                parameters={"fine": True},
+            )
+            for scan, prepared in own.items()
+        }  # fmt: skip
+        size = {"voxel_size": self.group.voxel_size}
+        frame = self.node(
+            f"{key}_centre_{node_key(name)}", nodes.CentreMaps, scans=own, placements=placements, parameters=size
+        )
+        brought = {
+            scan: self.node(
+                f"{key}_bring_{node_key(scan)}", nodes.BringToTemplate, memory=1.0, scan=prepared, frame=frame,
+                parameters={"all": True},
+            )
+            for scan, prepared in own.items()
+        }  # fmt: skip
+        self.own_frames[name] = frame
+        return self.node(
+            f"{key}_mean_{node_key(name)}", AverageSessions, memory=1.0, brought=brought, frame=frame,
+            parameters={"name": name},
+        )  # fmt: skip
 
     def rigid(self) -> None:
-        """All scans to the target, then to their mean place."""
-        given: dict[str, Any] = {"target": self.group.target}
-        if self.group.target:
-            given["content"] = digest_files([self.group.target])
-        target = self.node("target", nodes.ChooseTarget, scans=self.prepared, parameters=given)
+        """Everybody to the target, then to their mean place."""
+        given = {**self.target, "content": digest_files(sorted(self.target.values()))}
+        target = self.node("target", nodes.ChooseTarget, scans=self.people, parameters=given)
         placements = {
-            scan.name: self.node(
-                f"rigid_{node_key(scan)}",
-                nodes.AlignRigidly,
-                memory=1.0,
-                template=target,
-                scan=self.prepared[scan.name],
+            name: self.node(
+                f"rigid_{node_key(name)}", nodes.AlignRigidly, memory=1.0, template=target, scan=prepared
             )
-            for scan in self.scans
-        }
+            for name, prepared in self.people.items()
+        }  # fmt: skip
         size = {"voxel_size": self.group.voxel_size}
-        self.frame = self.node("centre0", nodes.CentreMaps, scans=self.prepared, placements=placements, parameters=size)
+        self.frame = self.node("centre0", nodes.CentreMaps, scans=self.people, placements=placements, parameters=size)
         self._average("rigid")
 
     def affine(self, number: int) -> None:
         """A round of affine registration to the present mean."""
         placements = {
-            scan.name: self.node(
-                f"affine{number}_{node_key(scan)}", nodes.AlignAffinely, memory=1.0, template=self.mean,
-                frame=self.frame, scan=self.prepared[scan.name],
+            name: self.node(
+                f"affine{number}_{node_key(name)}", nodes.AlignAffinely, memory=1.0, template=self.mean,
+                frame=self.frame, scan=prepared,
             )
-            for scan in self.scans
+            for name, prepared in self.people.items()
         }  # fmt: skip
         self.frame = self.node(
-            f"centre{number}", nodes.CentreMaps, scans=self.prepared, placements=placements, frame=self.frame
+            f"centre{number}", nodes.CentreMaps, scans=self.people, placements=placements, frame=self.frame
         )
         self._average(f"affine{number}")
 
     def deformable(self, number: int) -> None:
         """A round of deformable registration to the present mean, which then moves to the mean shape."""
-        given = {"schedule": list(self.group.schedule)}
+        last = number == self.group.deformable_iterations
+        given = {"schedule": list(self.group.schedule if last else early(self.group.schedule))}
         self.placements = {
-            scan.name: self.node(
-                f"deform{number}_{node_key(scan)}", nodes.Deform, memory=_MEMORY_GB, template=self.mean,
-                frame=self.affine_frame, scan=self.prepared[scan.name], parameters=given,
+            name: self.node(
+                f"deform{number}_{node_key(name)}", nodes.Deform, memory=_MEMORY_GB, template=self.mean,
+                frame=self.affine_frame, scan=prepared, parameters=given,
             )
-            for scan in self.scans
+            for name, prepared in self.people.items()
         }  # fmt: skip
         self.frame = self.node(
-            f"shape{number}", nodes.BalanceShape, memory=1.0, scans=self.prepared, placements=self.placements,
+            f"shape{number}", nodes.BalanceShape, memory=1.0, scans=self.people, placements=self.placements,
             frame=self.affine_frame, template=self.mean,
         )  # fmt: skip
         self._average(f"deform{number}", keep_affine=True)
 
     def _average(self, name: str, *, keep_affine: bool = False) -> None:
-        """Bring all scans to the template and take the mean."""
+        """Bring everybody to the template and take the mean."""
         if not keep_affine:
             self.affine_frame = self.frame
-        self.warped = {scan.name: self._bring(f"bring_{name}", scan, everything=False) for scan in self.scans}
+        self.warped = {
+            person: self.node(
+                f"bring_{name}_{node_key(person)}", nodes.BringToTemplate, memory=1.0, scan=prepared,
+                frame=self.frame, **self._placed(person),
+            )
+            for person, prepared in self.people.items()
+        }  # fmt: skip
         given = {"sharpening": self.group.sharpening}
         inputs: dict[str, Any] = {"brought": self.warped, "frame": self.frame, "parameters": given}
         if self.mean is not None:
@@ -241,29 +343,65 @@ class _Builder:
         self.mean = self.node(f"average_{name}", nodes.AverageScans, memory=1.0, **inputs)
         self.averages.append(self.mean)
 
-    def _bring(self, name: str, scan: Scan, *, everything: bool) -> Any:
-        inputs = {"placement": self.placements[scan.name]} if self.placements else {}
-        return self.node(
-            f"{name}_{node_key(scan)}", nodes.BringToTemplate, memory=1.0, scan=self.prepared[scan.name],
-            frame=self.frame, parameters={"all": everything}, **inputs,
+    def _placed(self, person: str) -> dict[str, Any]:
+        return {"placement": self.placements[person]} if self.placements else {}
+
+    def _frame_of(self, scan: Scan) -> tuple[Any, str]:
+        """The frame of a scan, and whom it belongs to; that of a session has its rigid map in it."""
+        person = scan.name if scan.name in self.people else f"sub-{scan.subject}"
+        if person == scan.name:
+            return self.frame, person
+        given = {"name": person, "session": scan.name}
+        frame = self.node(
+            f"place_{node_key(scan.name)}", PlaceSession, frame=self.frame, template=self.own_frames[person],
+            parameters=given,
         )  # fmt: skip
+        return frame, person
 
     def outputs(self) -> None:
         """Everything that is written."""
-        everything = {scan.name: self._bring("final", scan, everything=True) for scan in self.scans}
+        everything = {}
         for scan in self.scans:
-            inputs = {"placement": self.placements[scan.name]} if self.placements else {}
+            frame, person = self._frame_of(scan)
+            inputs = {"scan": self.prepared[scan.name], "frame": frame, **self._placed(person)}
+            brought = self.node(
+                f"final_{node_key(scan.name)}", nodes.BringToTemplate, memory=1.0, parameters={"all": True}, **inputs
+            )
             write = self.node(
-                f"write_{node_key(scan)}", WriteScanInTemplate, memory=1.5, scan=self.prepared[scan.name],
-                frame=self.frame, template=everything[scan.name], parameters=self._names(scan), **inputs,
+                f"write_{node_key(scan.name)}", WriteScanInTemplate, memory=1.5, template=brought,
+                parameters=self._names(scan), **inputs,
             )  # fmt: skip
-            self._publish(write, node_key(scan))
-        given = {"cohort": self.group.cohort, "version": version(), "record": "template", "steps": [], **self._labels()}
+            everything[scan.name] = brought
+            self._publish(write, node_key(scan.name))
+        given = {
+            "cohort": self.group.cohort,
+            "version": version(),
+            "record": f"tpl-{self.group.cohort}",
+            "steps": [],
+            **self._labels(),
+        }
         write = self.node(
             "write_template", WriteTemplate, memory=2.0, brought=everything, template=self.mean,
             placements={f"{n:03d}": node for n, node in enumerate(self.averages)}, parameters=given,
         )  # fmt: skip
         self._publish(write, "template")
+        if self.standard is not None:
+            self._link()
+
+    def _link(self) -> None:
+        """The transforms to and from a standard space."""
+        assert self.standard is not None
+        files = {key: str(path) for key, path in vars(self.standard).items() if isinstance(path, Path)}
+        given = {
+            "cohort": self.group.cohort, "version": version(), "record": f"tpl-{self.group.cohort}_standard",
+            "standard": self.standard.name, "images": files, "schedule": list(self.group.schedule),
+            "content": digest_files(list(files.values())),
+            "anatomy": "t1w" if self.uses_t1w else "magnitude",
+        }  # fmt: skip
+        self._publish(
+            self.node("link_standard", LinkToStandard, memory=_MEMORY_GB, template=self.mean, parameters=given),
+            "standard",
+        )
 
     def _publish(self, write: Any, name: str) -> None:
         from nipype.pipeline import engine as pe
@@ -280,7 +418,7 @@ class _Builder:
         stem = (folder / "anat" / scan.name).as_posix()
         seg = self._labels()["segmentation"]
         names = {
-            "chi": "Chimap", "magnitude": "T2starw", "r2star": "R2starmap", "mask": "desc-brain_mask",
+            "chi": "Chimap", "magnitude": "T2starw", "t1w": "T1w", "r2star": "R2starmap", "mask": "desc-brain_mask",
             "labels": f"seg-{seg or 'labels'}_dseg",
         }  # fmt: skip
         sources = [f"bids::{path.relative_to(self.out_dir).as_posix()}" for _, path in sorted(scan.maps.items())]

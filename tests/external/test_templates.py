@@ -67,11 +67,10 @@ class Skeleton:
     def templates(self):
         return ["A"]
 
-    def ls(self, name, suffix, extension, desc=None, atlas=None):
+    def ls(self, name, suffix, extension, desc=None, atlas=None, segmentation=None):
         found = (path for path in sorted((self.home / f"tpl-{name}").glob(f"*_{suffix}{extension}")))
-        return [
-            p for p in found if (f"atlas-{atlas}" in p.name or not atlas) and ("desc" in p.name) == (desc is not None)
-        ]
+        asked = [f"{key}-{label}" for key, label in (("atlas", atlas), ("seg", segmentation)) if label]
+        return [p for p in found if all(a in p.name for a in asked) and ("desc" in p.name) == (desc is not None)]
 
     def get(self, *arguments, **query):
         raise ConnectionError("no network")
@@ -91,6 +90,19 @@ def test_templateflow_offline(tmp_path, monkeypatch):
         find_template("A", ["Z"])
     with pytest.raises(MissingInputError, match="TemplateFlow has none of this name; expected one of A"):
         find_template("B", ["X"])
+
+
+def test_deep_nuclei_by_default_and_whole_brain_where_it_is_to_be_had(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_interface", lambda: Skeleton(tmp_path))
+    monkeypatch.setattr(module, "DEFAULT_TEMPLATE", "A")
+    names = ["tpl-A_res-01_T1w.nii.gz", "tpl-A_res-01_atlas-MASSP20_dseg.nii.gz", "tpl-A_res-01_seg-aseg_dseg.nii.gz"]
+    touch(tmp_path / "tpl-A", *names)
+    found = find_template(None, [])
+    assert [(a.name, a.labels.name) for a in found.atlases] == [("MASSP20", names[1]), ("aseg", names[2])]
+    touch(tmp_path / "tpl-A", names[2], content="")
+    assert [atlas.name for atlas in find_template(None, []).atlases] == ["MASSP20"]
+    with pytest.raises(MissingInputError, match=r"templateflow get A .*--segmentation aseg"):
+        find_template("A", ["aseg"])
 
 
 def test_atlas_with_and_without_template():

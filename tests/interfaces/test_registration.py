@@ -12,6 +12,7 @@ from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.interfaces import registration as reg
 from qsmxt.interfaces.registration import Volume
+from qsmxt.interfaces.segmentation import FLIPPED
 from qsmxt.phantom.anatomical import motion, simulate_anatomical
 from qsmxt.phantom.head import HeadSettings, simulate
 
@@ -42,7 +43,12 @@ def test_rigid_after_ten_degrees_and_fifteen_millimetres(scans, tmp_path):
     gre, t1w, brain = scans
     file = reg.register_rigid(reg.correct_bias(gre), reg.correct_bias(t1w), brain, tmp_path)
     assert error(file, brain, gre.affine) < 0.5
-    assert reg.similarity(gre, t1w, [file], brain) > 0.6 > 0.55 > reg.similarity(gre, t1w, [], brain)
+    found = reg.similarity(gre, t1w, [file], brain)
+    assert found > 0.6 > 0.55 > reg.similarity(gre, t1w, [], brain)
+    assert reg.mirrored_similarity(gre, t1w, file, brain, tmp_path) < found - FLIPPED, "even a head as even as this"
+    flipped = t1w.with_array(t1w.array[::-1])
+    found = reg.similarity(gre, flipped, [file], brain)
+    assert reg.mirrored_similarity(gre, flipped, file, brain, tmp_path) > found + FLIPPED
 
 
 def test_rigid_of_a_slab(scans, tmp_path):

@@ -43,6 +43,8 @@ def segmented(dataset, tmp_path_factory):
     truth = nib.load(dataset / TRUTH / "sub-01/anat/sub-01_seg-nuclei_dseg.nii.gz")
     putamen = (np.asanyarray(truth.dataobj) == 12).astype(np.uint8)
     nib.save(nib.Nifti1Image(putamen, truth.affine), drawn / "sub-01_label-lesion_roi.nii.gz")
+    nib.save(nib.Nifti1Image(putamen * np.float32(7), truth.affine), drawn / "sub-01_desc-my_MTRmap.nii.gz")
+    (drawn / "sub-01_desc-my_MTRmap.json").write_text('{"Units": "%"}')
     command = [str(dataset), str(folder / "out"), "participant", "-w", str(folder / "work"), *QUICK]
     command += ["--template-dir", str(home), "--output-spaces", "T1w", "QSMxTHead", "-d", str(folder / "drawn")]
     assert main(command) == 0
@@ -106,6 +108,11 @@ def test_a_drawn_region_is_measured_like_any_other(dataset, segmented):
     ]
     assert row["region"] == "lesion" and int(row["n_voxels"]) == (true == 12).sum()
     assert float(row["mean"]) == pytest.approx(chi[true == 12].mean(), abs=1e-6)
+    (row,) = [
+        r for r in read(segmented / "sub-01/anat/sub-01_stats.tsv")
+        if r["atlas"] == "lesion" and r["map"] == "MTRmap_my"
+    ]  # fmt: skip
+    assert (float(row["mean"]), float(row["sd"]), row["unit"]) == (7.0, 0.0, "%"), "a map of the user's own"
 
 
 def test_transforms_quality_and_names(segmented):

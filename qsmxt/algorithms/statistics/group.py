@@ -36,6 +36,23 @@ from qsmxt.errors import InputError, ParameterError
 _Z = 1.959963984540054
 
 
+def region_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One word for the region of every row of a table: with its side, and with the atlas where two know the name.
+
+    >>> rows = [{"region": "GP", "hemisphere": "L", "atlas": "A"}, {"region": "SN", "atlas": "A"}]
+    >>> region_labels(rows), region_labels([*rows, {"region": "SN", "atlas": "B"}])
+    (['L_GP', 'SN'], ['L_GP', 'A_SN', 'B_SN'])
+    """
+    labels, atlases = [], [str(row.get("atlas") or "") for row in rows]
+    known: dict[str, set[str]] = {}
+    for row, atlas in zip(rows, atlases, strict=True):
+        side, name = str(row.get("hemisphere") or ""), str(row["region"])
+        labels.append(f"{side}_{name}" if side and not name.startswith(("Left", "Right", "L_", "R_")) else name)
+        known.setdefault(labels[-1], set()).add(atlas)
+    several = {label for label, found in known.items() if len(found) > 1}
+    return [f"{a}_{x}" if a and x in several else x for x, a in zip(labels, atlases, strict=True)]
+
+
 @dataclass(frozen=True)
 class Difference:
     """First group less second; ``low`` and ``high`` bound the difference, ``g_low`` and ``g_high`` its size (95 %)."""
@@ -215,6 +232,37 @@ def fit_model(formula: str, columns: Mapping[str, Sequence[Any]], participant: S
     people = int(frame["_participant"].nunique())
     explained = None if repeated else float(fitted.rsquared)
     return Fit("mixed" if repeated else "ols", len(frame), people, terms, explained, bool(converged))
+
+
+@dataclass(frozen=True)
+class Design:
+    """Columns of a model without its intercept, ``(row, column)``, and which rows are complete (bool)."""
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    complete: np.ndarray
+
+
+def design(formula: str, columns: Mapping[str, Sequence[Any]]) -> Design:
+    """The right side of a formula as numbers; see :func:`fit_model`.
+
+    Examples
+    --------
+    >>> made = design("y ~ a + b", {"y": [0.0] * 3, "a": [1.0, 2.0, None], "b": ["M", "F", "F"]})
+    >>> made.names, made.matrix.tolist(), made.complete.tolist()
+    (('b[T.M]', 'a'), [[1.0, 1.0], [0.0, 2.0]], [True, True, False])
+    """
+    import pandas
+    import statsmodels.formula.api as models
+
+    frame = pandas.DataFrame(dict(columns))
+    complete = frame[formula_names(formula, list(columns))].notna().all(axis=1).to_numpy(dtype=bool)
+    try:
+        model = models.ols(formula, frame[complete].reset_index(drop=True))
+    except Exception as error:
+        raise ParameterError(f"model {formula!r}: cannot be set up ({_last_line(error)})") from None
+    kept = [number for number, name in enumerate(model.exog_names) if name != "Intercept"]
+    return Design(tuple(model.exog_names[k] for k in kept), np.asarray(model.exog, dtype=float)[:, kept], complete)
 
 
 def formula_names(formula: str, columns: Sequence[str]) -> list[str]:
