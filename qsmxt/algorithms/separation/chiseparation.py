@@ -35,7 +35,7 @@ Weights
 
 Accuracy
     On a digital head with known sources (2.5 mm, four echoes to 28 ms, signal-to-noise ratio 100, not the anatomy that
-    weights were chosen on), the structural similarity (XSIM) of both maps is 0.90 and 0.96 at 7 T, 0.87 and 0.96 at 3 T;
+    weights were chosen on), the similarity (XSIM) of both maps is 0.90 and 0.96 at 7 T, 0.87 and 0.96 at 3 T;
     that of the closed form 0.83 and 0.95, 0.73 and 0.91. It needs R2': with R2* alone the closed form is better, and
     ``l2`` does not beat it, so report that beside it.
 
