@@ -157,8 +157,8 @@ def fill_in_resources(options: argparse.Namespace, understood: Options) -> None:
 def estimate_job(understood: Options) -> tuple[str, str]:
     """Memory and time that the dearest participant needs, with a margin, such as ``("5G", "00:30:00")``."""
     from qsmxt import config
-    from qsmxt.workflows.dry_run import peak_memory, total_seconds
-    from qsmxt.workflows.participants import prepare
+    from qsmxt.workflows.dry_run import peak_memory
+    from qsmxt.workflows.participants import expected_seconds, prepare
 
     logging.getLogger("qsmxt").setLevel(logging.ERROR)
     settings = config.load(understood.preset, understood.config_file, understood.flags)
@@ -168,7 +168,7 @@ def estimate_job(understood: Options) -> tuple[str, str]:
         raise MissingInputError(f"{understood.bids_dir}: expected acquisitions that can be processed, found none")
     seconds: dict[str, float] = {}
     for item in prepared:
-        seconds[item.unit.subject] = seconds.get(item.unit.subject, 0.0) + total_seconds(item)
+        seconds[item.unit.subject] = seconds.get(item.unit.subject, 0.0) + expected_seconds(item)
     memory = MEMORY_MARGIN * max(peak_memory(item) for item in prepared) + PROGRAM_GB
     half_hours = math.ceil((300 + TIME_MARGIN * max(seconds.values())) / 1800)
     return f"{math.ceil(memory)}G", f"{half_hours // 2:02d}:{half_hours % 2 * 30:02d}:00"
