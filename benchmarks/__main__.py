@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import board, chains, contrasts, conversion, faults, heads, scale, speed
+from benchmarks import board, chains, contrasts, conversion, faults, heads, masks, passes, scale, speed
 
-PARTS = ("accuracy", "rim", "chains", "board", "contrasts", "speed", "scale", "faults", "conversion")
+PARTS = ("accuracy", "rim", "chains", "board", "masks", "passes", "contrasts", "speed", "scale", "faults", "conversion")
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -78,6 +78,26 @@ def others(only: str) -> None:
         rows = make(only)
         if rows:
             _print(title, header, rows)
+
+
+def extract(only: str) -> None:
+    """Brain masks on every head."""
+    rows: list[list[str]] = []
+    header = ["head, mask"]
+    for name, found in masks.table(only):
+        header = ["head, mask", *found]
+        rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print("Brain masks", header, rows)
+
+
+def reduce(only: str) -> None:
+    """Two passes and one on a head with strong sources."""
+    rows: list[list[str]] = []
+    header = ["chain"]
+    for name, found in passes.table(only):
+        header = ["chain", *found]
+        rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print("Two-pass artefact reduction, haemorrhage of 2.5 ppm", header, rows)
 
 
 def measure(only: str) -> None:
