@@ -1,7 +1,7 @@
 """Two-pass artefact reduction with and without, on a head with strong sources.
 
-The head has a haemorrhage, the calcification, the microbleed and veins. A chain is run once over the whole mask and once
-as two passes: over the reliable mask, and over the whole mask where that has no value. Both are scored on the same
+The head has a haemorrhage, the calcification, the microbleed and veins. A chain is run once over the whole mask and
+once as two passes: over the reliable mask, and over the whole mask where that has no value. Both are scored on the same
 voxels: the brain but for strong sources (calcification, microbleed, haemorrhage), their surroundings to 8 mm, and the
 brainstem. *step* is the mean error one voxel outside the seam between the passes less that one voxel inside (ppm);
 *outside* counts values outside the mask.
