@@ -57,7 +57,9 @@ def scores(chi: np.ndarray, head: Head, mask: np.ndarray, reliable: np.ndarray) 
     }
 
 
-def table(only: str = "", settings: HeadSettings = HEAD, name: str = "3T, haemorrhage") -> Iterator[tuple[str, dict]]:
+def table(
+    only: str = "", settings: HeadSettings = HEAD, name: str = "3T, haemorrhage"
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Rows: every chain without and with two passes."""
     head = heads.cached(name, settings)
     for chain in chains.CHAINS:

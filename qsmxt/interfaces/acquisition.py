@@ -84,6 +84,7 @@ class LoadAcquisition(Interface):
             "field_strength": np.float64(acquired.field_strength),
         }
         for name, file in json.loads(self.inputs.masks).items():
+<<<<<<< HEAD
             arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
         spin_echo = json.loads(self.inputs.spin_echo)
         if spin_echo:
@@ -92,6 +93,12 @@ class LoadAcquisition(Interface):
 
             magnitude = Volume(arrays["combined_magnitude"], np.asarray(acquired.affine, dtype=float))
             arrays |= spin_echo_arrays(spin_echo, magnitude, Path(folder))
+=======
+            if name == T1W_FILE:
+                arrays["t1w"] = aligned_t1w(Path(file), arrays["combined_magnitude"], acquired.affine, Path(folder))
+            else:
+                arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
+>>>>>>> 1fd02bc (Mask sections can look at the T1-weighted image, registered to the acquisition)
         state = State(
             fingerprint=digest(self.inputs.fingerprint, self.inputs.reading, self.inputs.code),
             grid=describe_grid(acquired.grid),
@@ -102,6 +109,19 @@ class LoadAcquisition(Interface):
             corrections=dict(acquired.corrections),
         )
         self._results["state"] = state.to_json()
+
+
+#: What the T1-weighted image is called among the files of masks; no mask can have that name.
+T1W_FILE = "input:t1w"
+
+
+def aligned_t1w(file: Path, magnitude: np.ndarray, affine: np.ndarray, folder: Path) -> np.ndarray:
+    """The T1-weighted image in ``file``, rigidly registered to the magnitude and on its grid, float32."""
+    from qsmxt.interfaces.registration import Volume, correct_bias, read_volume, register_rigid, resample
+
+    fixed, moving = Volume(magnitude, np.asarray(affine, dtype=float)), read_volume(file)
+    transform = register_rigid(correct_bias(fixed), correct_bias(moving), None, folder)
+    return np.maximum(resample(moving, fixed, [transform]), 0)
 
 
 def external_mask(name: str) -> str:
