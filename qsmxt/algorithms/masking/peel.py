@@ -7,8 +7,8 @@ slowly (about 4/s at 3 T) and tissue fast (16 to 21/s). With the first and the l
 .. math:: R(r) = \frac{\ln S_1(r) - \ln S_n(r)}{T_{E,n} - T_{E,1}} < a\,\tilde R ,
 
 where the reference :math:`\tilde R` is the median of R in the mask 10 mm and more below its surface. Being relative,
-the level does not depend on the field strength. Fluid that the outside reaches through fluid, at most ``depth`` deep,
-is removed; what is left is opened with a ball of 2 mm, at least one voxel. Where the field is steep R is high, so tissue
+the level does not depend on the field strength. Fluid that the outside reaches through fluid, to ``depth`` mm, is
+removed; what is left is opened with a ball of 2 mm, at least one voxel. Where the field is steep R is high, so tissue
 near air is never taken for fluid. Ventricles and fluid in the depth of sulci stay.
 
 One echo cannot tell fluid from tissue. Then, and where more than a quarter of the depth would be fluid (noise, echoes

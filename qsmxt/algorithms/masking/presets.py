@@ -2,15 +2,15 @@
 
 The default, ``gre``, looks at the first echo: a mesh finds the inside of the skull and keeps 1.5 mm from it
 (``bet``), dark bone and air that it still encloses are cut away (``trim``), gaps of surface veins are closed, one
-piece without cavities stays. ``cortex`` removes the fluid between skull and cortex as well, which it tells by its slow
-decay (``peel``).
+piece without cavities stays. ``cortex`` removes the fluid between skull and cortex as well, which it tells by its
+slow decay (``peel``).
 
-Measured on the digital head (``python -m benchmarks masks``, tables in ``docs/masks.md``), several echoes, 1 to 3 mm, 3
-and 7 T, signal-to-noise ratio 20 and 100, oblique, other anatomies: ``gre`` has a Dice of 0.953 to 0.969 with the inside
-of the skull and of 0.928 to 0.951 with the brain, 99.1 to 99.8 % of it kept; ``cortex`` 0.953 to 0.986 with the brain,
-99.1 to 99.9 % kept. No voxel is air. The default is not ``cortex`` because a rim of fluid makes the map of the rim of the
-brain more accurate: its error over the whole brain is 56 % with and 65 % without (2.5 mm; five voxels inside 34.7 and
-35.5 %). With one late echo see ``epi``: 0.95 at 3 T, 0.94 at 7 T and 3 mm, where the sinuses take the signal.
+Measured on the digital head (``python -m benchmarks masks``, tables in ``docs/masks.md``), several echoes, 1 to 3 mm,
+3 and 7 T, signal-to-noise ratio 20 and 100, oblique, other anatomies: ``gre`` has a Dice of 0.953 to 0.969 with the
+inside of the skull and of 0.928 to 0.951 with the brain, 99.1 to 99.8 % of it kept; ``cortex`` 0.953 to 0.986 with the
+brain, 99.1 to 99.9 % kept. No voxel is air. The default is not ``cortex`` because a rim of fluid makes the map at the
+rim of the brain more accurate: the error over the whole brain is 56 % with and 65 % without (2.5 mm; five voxels inside
+34.7 and 35.5 %). With one late echo see ``epi``: 0.95 at 3 T; 0.94 at 7 T and 3 mm, where the sinuses take the signal.
 """
 
 from __future__ import annotations
