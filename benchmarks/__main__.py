@@ -133,9 +133,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(
-        PARTS, (accuracy, edges, compare, isolate, others, measure, plan_and_share, disturb, index), strict=True
-    ):
+    makers = (
+        accuracy, edges, compare, isolate, extract, reduce, others, measure, plan_and_share, disturb, index,
+    )  # fmt: skip
+    for part, make in zip(PARTS, makers, strict=True):
         if part in parts:
             make(options.only)
 

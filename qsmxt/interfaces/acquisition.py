@@ -84,8 +84,10 @@ class LoadAcquisition(Interface):
             "field_strength": np.float64(acquired.field_strength),
         }
         for name, file in json.loads(self.inputs.masks).items():
-<<<<<<< HEAD
-            arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
+            if name == T1W_FILE:
+                arrays["t1w"] = aligned_t1w(Path(file), arrays["combined_magnitude"], acquired.affine, Path(folder))
+            else:
+                arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
         spin_echo = json.loads(self.inputs.spin_echo)
         if spin_echo:
             from qsmxt.interfaces.registration import Volume
@@ -93,12 +95,6 @@ class LoadAcquisition(Interface):
 
             magnitude = Volume(arrays["combined_magnitude"], np.asarray(acquired.affine, dtype=float))
             arrays |= spin_echo_arrays(spin_echo, magnitude, Path(folder))
-=======
-            if name == T1W_FILE:
-                arrays["t1w"] = aligned_t1w(Path(file), arrays["combined_magnitude"], acquired.affine, Path(folder))
-            else:
-                arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
->>>>>>> 1fd02bc (Mask sections can look at the T1-weighted image, registered to the acquisition)
         state = State(
             fingerprint=digest(self.inputs.fingerprint, self.inputs.reading, self.inputs.code),
             grid=describe_grid(acquired.grid),
