@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import board, chains, contrasts, conversion, faults, heads, regions, scale, speed
+from benchmarks import (
+    board, chains, contrasts, conversion, faults, heads, masks, passes, regions, scale, speed,
+)  # fmt: skip
 
-PARTS = ("accuracy", "rim", "chains", "board", "contrasts", "speed", "scale", "faults", "conversion", "regions")
+PARTS = (
+    "accuracy", "rim", "chains", "board", "masks", "passes", "contrasts", "speed", "scale", "faults", "conversion",
+    "regions",
+)  # fmt: skip
 
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -80,6 +85,26 @@ def others(only: str) -> None:
             _print(title, header, rows)
 
 
+def extract(only: str) -> None:
+    """Brain masks on every head."""
+    rows: list[list[str]] = []
+    header = ["head, mask"]
+    for name, found in masks.table(only):
+        header = ["head, mask", *found]
+        rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print("Brain masks", header, rows)
+
+
+def reduce(only: str) -> None:
+    """Two passes and one on a head with strong sources."""
+    rows: list[list[str]] = []
+    header = ["chain"]
+    for name, found in passes.table(only):
+        header = ["chain", *found]
+        rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print("Two-pass artefact reduction, haemorrhage of 2.5 ppm", header, rows)
+
+
 def measure(only: str) -> None:
     """CPU seconds beside QSM.rs."""
     rows = [[name, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"] for name, ours, theirs in speed.table(only)]
@@ -120,11 +145,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    for part, make in zip(
-        PARTS,
-        (accuracy, edges, compare, isolate, others, measure, plan_and_share, disturb, index, segment),
-        strict=True,
-    ):
+    makers = (
+        accuracy, edges, compare, isolate, extract, reduce, others, measure, plan_and_share, disturb, index, segment,
+    )  # fmt: skip
+    for part, make in zip(PARTS, makers, strict=True):
         if part in parts:
             make(options.only)
 

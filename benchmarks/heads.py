@@ -39,9 +39,14 @@ HEADS |= HELD_OUT
 
 def head(name: str) -> Head:
     """The head ``name``, from the cache or simulated now."""
+    return cached(name, HEADS[name])
+
+
+def cached(name: str, settings: HeadSettings) -> Head:
+    """The head of ``settings``, kept in the cache folder as ``name``."""
     folder = Path(os.environ.get("QSMXT_BENCHMARK_CACHE", Path.home() / ".cache" / "qsmxt" / "benchmarks"))
     path = folder / (name.replace(",", "").replace(":", "").replace(" ", "_") + ".npz")
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        simulate(HEADS[name]).save(path)
+        simulate(settings).save(path)
     return Head.load(path)

@@ -23,6 +23,7 @@ import nibabel as nib
 import numpy as np
 
 from qsmxt.errors import InputError, MissingProgramError
+from qsmxt.external.templates import template_head
 
 #: Programs of the generators, and how to get them.
 PROGRAMS = {
@@ -97,6 +98,14 @@ def registration(
     for path in {*found["fwdtransforms"], *found["invtransforms"]}:
         Path(path).unlink(missing_ok=True)
     return warped > 0.5
+
+
+def template_registration(image: np.ndarray, affine: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """:func:`registration` of the default template of TemplateFlow; one thread whatever is given."""
+    head, brain = template_head()
+    template, mask = nib.load(head), nib.load(brain)  # type: ignore[attr-defined]
+    values, inside = template.get_fdata(dtype=np.float32), np.asanyarray(mask.dataobj) > 0  # type: ignore[attr-defined]
+    return registration(image, affine, values, inside, template.affine)  # type: ignore[attr-defined]
 
 
 def _ants_image(ants: Any, volume: np.ndarray, affine: np.ndarray) -> Any:

@@ -201,6 +201,20 @@ def _query(api: Any, name: str, atlas: str) -> dict[str, Any]:
     return {"segmentation" if by_program else "atlas": atlas}
 
 
+def template_head(name: str = DEFAULT_TEMPLATE) -> tuple[Path, Path]:
+    """T1-weighted head with skull and scalp of a template of TemplateFlow, and its brain mask.
+
+    Raises
+    ------
+    MissingInputError
+        If they are neither here nor to be had; the message says how to get them.
+    """
+    api = _interface()
+    found = _fetched(api, name, "T1w", desc=None), _fetched(api, name, "mask", desc="brain")
+    assert found[0] is not None and found[1] is not None
+    return found[0], found[1]
+
+
 def _interface() -> Any:
     try:
         with warnings.catch_warnings():

@@ -84,7 +84,10 @@ class LoadAcquisition(Interface):
             "field_strength": np.float64(acquired.field_strength),
         }
         for name, file in json.loads(self.inputs.masks).items():
-            arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
+            if name == T1W_FILE:
+                arrays["t1w"] = aligned_t1w(Path(file), arrays["combined_magnitude"], acquired.affine, Path(folder))
+            else:
+                arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
         spin_echo = json.loads(self.inputs.spin_echo)
         if spin_echo:
             from qsmxt.interfaces.registration import Volume
@@ -102,6 +105,19 @@ class LoadAcquisition(Interface):
             corrections=dict(acquired.corrections),
         )
         self._results["state"] = state.to_json()
+
+
+#: What the T1-weighted image is called among the files of masks; no mask can have that name.
+T1W_FILE = "input:t1w"
+
+
+def aligned_t1w(file: Path, magnitude: np.ndarray, affine: np.ndarray, folder: Path) -> np.ndarray:
+    """The T1-weighted image in ``file``, rigidly registered to the magnitude and on its grid, float32."""
+    from qsmxt.interfaces.registration import Volume, correct_bias, read_volume, register_rigid, resample
+
+    fixed, moving = Volume(magnitude, np.asarray(affine, dtype=float)), read_volume(file)
+    transform = register_rigid(correct_bias(fixed), correct_bias(moving), None, folder)
+    return np.maximum(resample(moving, fixed, [transform]), 0)
 
 
 def external_mask(name: str) -> str:

@@ -158,6 +158,10 @@ class BuildMask(Interface):
         arrays["external_masks"] = self._external_masks(external_masks(sections), state)
         if not state.statistics.get("has_magnitude", True):
             arrays["magnitude"] = None
+        if any(section.n4 for section in sections):
+            from qsmxt.external.n4 import n4
+
+            arrays["n4"] = n4
         result = build_mask(
             sections,
             arrays,
@@ -179,7 +183,11 @@ class BuildMask(Interface):
         """Masks that the sections take as they are: from other derivatives, or by a program on the PATH."""
         from qsmxt.external import brain_extraction
 
-        programs = {"hd-bet": brain_extraction.hd_bet, "synthstrip": brain_extraction.synthstrip}
+        programs = {
+            "hd-bet": brain_extraction.hd_bet,
+            "synthstrip": brain_extraction.synthstrip,
+            "registration": brain_extraction.template_registration,
+        }
         masks = {}
         for name in names:
             stored = state.load(external_mask(name))

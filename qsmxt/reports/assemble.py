@@ -190,6 +190,7 @@ def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> li
         page.facts(_facts(unit.records[0])),
         *(page.paragraph("note", note) for note in unit.notes),
         _quality(unit),
+        page.facts(_mask_facts(unit.records)),
         *(pictures.viewer(layout, unit.name, f"{number}-{i}") for i, layout in enumerate(layouts)),
         *_figures(out_dir, unit, pictures),
         *(page.histogram(values, "Histogram of susceptibility in the mask, ppm") for values in histograms),
@@ -200,6 +201,23 @@ def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> li
         page.folded("Settings", _settings(unit.records)),
         _taken(out_dir, unit.name),
     ]
+
+
+def _mask_facts(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the mask measures, and how well the sections that it was made of agree; empty without a mask."""
+    found = [(record.get("statistics") or {}).get("mask") for record in records]
+    mask = next((one for one in found if isinstance(one, Mapping) and "volume_ml" in one), None)
+    if mask is None:
+        return {}
+    facts = {"Mask volume": f"{mask['volume_ml']:.0f} ml"}
+    if "reliable_volume_ml" in mask and mask["volume_ml"]:
+        facts["Reliable phase"] = f"{100 * mask['reliable_volume_ml'] / mask['volume_ml']:.1f} % of the mask"
+    for name, title in (("euler_number", "Euler number of the mask"), ("components", "Pieces of the mask")):
+        if name in mask:
+            facts[title] = str(mask[name])
+    for pair, value in (mask.get("agreement") or {}).items():
+        facts[f"Dice of {pair.replace(' | ', ' and ')}"] = f"{value:.3f}"
+    return facts
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from qsmxt.bids.entities import parse_name
 from qsmxt.bids.outputs import derivative_entities
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.errors import MissingInputError
+from qsmxt.interfaces.acquisition import T1W_FILE
 
 #: The name in ``mask:NAME`` that means all derivatives that were given.
 ANY = "derivatives"
@@ -26,12 +27,13 @@ def find_masks(unit: ProcessingUnit, sections: Sequence[str], derivatives: Mappi
     """The mask file for every name that the sections ask for.
 
     A mask fits if its entities are among those of the unit, it lies in the unit's own space and, where it has a
-    ``label``, that is ``brain``. Of several, one described as ``brain`` comes first, then the first by name.
+    ``label``, that is ``brain``. Of several, one described as ``brain`` comes first, then the first by name. Where a
+    section looks at ``t1w``, the T1-weighted image is found as well, as ``input:t1w``.
 
     Raises
     ------
     MissingInputError
-        If there are no derivatives of that name, or no mask of the unit in them.
+        If there are no derivatives of that name, no mask of the unit in them, or no T1-weighted image for ``t1w``.
     """
     found = {}
     for name in named_masks(sections):
@@ -47,7 +49,25 @@ def find_masks(unit: ProcessingUnit, sections: Sequence[str], derivatives: Mappi
                 f"{unit.name}: expected a mask in {', '.join(str(folder) for folder in folders)}, found none that fits"
             )
         found[name] = fitting[0]
+    if any(source_of(section) == "t1w" for section in sections):
+        found[T1W_FILE] = _t1w(unit)
     return found
+
+
+def source_of(section: str) -> str:
+    """The input that a section looks at."""
+    return section.partition(",")[0].partition(":")[0].strip().lower()
+
+
+def _t1w(unit: ProcessingUnit) -> Path:
+    """The first T1-weighted image of the unit's session, else of its subject."""
+    if not unit.t1w:
+        raise MissingInputError(
+            f"{unit.name}: a mask section looks at t1w, expected a T1w image of the subject, found none; "
+            "choose another input"
+        )
+    same = [path for path in unit.t1w if parse_name(path.name)[0].get("session") == unit.session]
+    return (same or list(unit.t1w))[0]
 
 
 def _fitting(unit: ProcessingUnit, folder: Path) -> list[Path]:

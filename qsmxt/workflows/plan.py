@@ -275,7 +275,8 @@ def _mask_method(sections: tuple[str, ...]) -> Method:
     stage, key = MASK_STEP.split(".")
     sources = [section.partition(",")[0].partition(":")[0].strip().replace("-", "_") for section in sections]
     needs = tuple(dict.fromkeys(_LOOKED_AT[source] for source in sources if source in _LOOKED_AT))
-    optional = tuple(name for name in ("magnitude", "phase_quality", "fit_quality") if name not in needs)
+    wished = ("magnitude", "echo_times", "phase_quality", "fit_quality", *(("t1w",) if "t1w" in sources else ()))
+    optional = tuple(name for name in wished if name not in needs)
     cost = Cost(25, 1.5e8, 2, 0.2)
     return Method(key, "Mask", stage, needs, ("mask", "reliable_mask"), _not_run, object, optional, cost=cost)
 

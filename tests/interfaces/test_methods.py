@@ -103,6 +103,27 @@ def test_every_use_of_a_method_in_a_mask_is_recorded():
     ]  # fmt: skip
 
 
+def test_a_registered_mask_is_made_from_the_magnitude(state, tmp_path, monkeypatch):
+    from qsmxt.external import brain_extraction
+    from qsmxt.interfaces.methods import BuildMask
+
+    half = np.zeros(GRID.shape, dtype=bool)
+    half[6:] = True
+    seen = []
+
+    def registered(image, affine, *, threads):
+        seen.append((image, affine))
+        return half
+
+    monkeypatch.setattr(brain_extraction, "template_registration", registered)
+    magnitude = np.ones(GRID.shape, dtype=np.float32)
+    (tmp_path / "more").mkdir()
+    more = state.extended(save_arrays(tmp_path / "more", {"combined_magnitude": magnitude}), fingerprint="g")
+    masks = BuildMask()._external_masks(("registration",), more)
+    assert np.array_equal(masks["registration"], half)
+    assert np.array_equal(seen[0][0], magnitude) and np.array_equal(seen[0][1], np.array(state.affine))
+
+
 def test_renamed_arrays_reach_the_method_under_its_own_names(state, tmp_path):
     names = {"mask": "reliable_mask", "chi": "reliable_chi", "eroded_mask": "reliable_eroded_mask"}
     step = {**TKD, "consumes": ["local_field", "reliable_mask"], "produces": ["reliable_chi"], "names": names}

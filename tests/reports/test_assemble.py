@@ -84,6 +84,23 @@ def test_units_of_a_subject_share_its_page_and_others_keep_away(tmp_path):
     assert len(read_records(tmp_path)) == 2
 
 
+def test_the_mask_is_described_with_the_agreement_of_its_sections():
+    from qsmxt.reports.assemble import _mask_facts
+
+    mask = {
+        "volume_ml": 1400.4, "reliable_volume_ml": 1330.4, "euler_number": 1, "components": 1,
+        "agreement": {"magnitude,bet | phase-quality,otsu": 0.9123},
+    }  # fmt: skip
+    assert _mask_facts([{"statistics": {}}, {"statistics": {"mask": mask}}]) == {
+        "Mask volume": "1400 ml",
+        "Reliable phase": "95.0 % of the mask",
+        "Euler number of the mask": "1",
+        "Pieces of the mask": "1",
+        "Dice of magnitude,bet and phase-quality,otsu": "0.912",
+    }
+    assert _mask_facts([{"statistics": {"mask": {"warnings": []}}}]) == {}
+
+
 def test_damaged_records_are_passed_over(tmp_path):
     _store(tmp_path)
     (tmp_path / "logs/sub-1/half.json").write_text('{"unit": "x", "fil')

@@ -92,6 +92,14 @@ def test_masks_in_the_documents_are_understood() -> None:
         parse_section(section)
 
 
+def test_the_page_of_masks_names_everything_that_a_section_may_hold() -> None:
+    from qsmxt.algorithms.masking.sections import EXTERNAL_GENERATORS, INPUTS, generators, refinements
+
+    named = set(re.findall(r"`([\w-]+)`", (DOCS / "masks.md").read_text(encoding="utf-8")))
+    options = {option for some in INPUTS.values() for option in some}
+    assert {*INPUTS, *options, *generators(), *refinements(), *EXTERNAL_GENERATORS} <= named
+
+
 def test_pages_of_options_and_methods_are_complete(generate: ModuleType) -> None:
     options, methods = generate.options_page(), generate.methods_page()
     for action in build_parser()._actions:

@@ -54,3 +54,12 @@ def test_any_of_the_derivatives_will_do(tmp_path):
     _touch(tmp_path / "second" / "sub-1", "anat/sub-1_mask.nii.gz")
     found = find_masks(UNIT, ("mask:derivatives",), {"first": tmp_path / "first", "second": tmp_path / "second"})
     assert found["derivatives"].is_relative_to(tmp_path / "second")
+
+
+def test_the_t1_weighted_image_of_the_session_comes_with_sections_that_look_at_it(tmp_path):
+    images = tuple(tmp_path / f"sub-1_ses-{s}_T1w.nii.gz" for s in ("b", "a"))
+    with_t1w = ProcessingUnit({"subject": "1", "session": "a"}, t1w=images)
+    assert find_masks(with_t1w, ["T1w:corrected,bet"], {}) == {"input:t1w": images[1]}
+    assert find_masks(with_t1w, ["magnitude,bet"], {}) == {}
+    with pytest.raises(MissingInputError, match="T1w image of the subject"):
+        find_masks(UNIT, ["t1w,bet"], {})

@@ -12,6 +12,7 @@ from qsmxt.algorithms.masking.homogeneity import homogeneity as homogeneity
 from qsmxt.algorithms.masking.largest import largest as largest
 from qsmxt.algorithms.masking.open import open as open
 from qsmxt.algorithms.masking.otsu import otsu as otsu
+from qsmxt.algorithms.masking.peel import peel as peel
 from qsmxt.algorithms.masking.percentile import percentile as percentile
 from qsmxt.algorithms.masking.quality import quality as quality
 from qsmxt.algorithms.masking.robust import robust as robust

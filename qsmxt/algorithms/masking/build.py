@@ -82,7 +82,7 @@ def build_mask(
     arrays
         By name, as far as there are and the sections need them: ``magnitude`` and ``wrapped_phase`` (echo, x, y, z),
         ``phase_quality``, ``fit_quality``, ``field_noise``, ``t1w`` (resampled to the grid), and ``external_masks``,
-        itself a mapping of names to masks.
+        itself a mapping of names to masks; ``n4`` is a function of image, mask and grid that corrects inhomogeneity.
     grid
         Geometry.
     combine
@@ -190,6 +190,11 @@ def _inputs(section: Section, arrays: Mapping[str, Any], grid: Grid) -> list[np.
         images = [array]
     for image in images:
         grid.check(name, image)
+    if section.n4:
+        correct = arrays.get("n4")
+        if correct is None:
+            raise MissingInputError(f"mask section {section.text!r}: needs N4, which is not at hand; use corrected")
+        images = [correct(image, robust(image, grid), grid) for image in images]
     return [homogeneity(image, grid) for image in images] if section.corrected else images
 
 

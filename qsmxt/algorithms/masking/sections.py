@@ -23,15 +23,17 @@ STAGE = "masking"
 
 #: Inputs and the options that each takes (besides, for ``magnitude`` and ``phase``, the number of an echo from 1).
 INPUTS: dict[str, tuple[str, ...]] = {
-    "magnitude": ("first", "last", "rss", "each", "corrected"),
+    "magnitude": ("first", "last", "rss", "each", "corrected", "n4"),
     "phase": ("first", "last", "each"),
     "phase-quality": (),
     "fit-quality": (),
     "field-noise": (),
-    "t1w": ("corrected",),
+    "t1w": ("corrected", "n4"),
     "mask": (),
 }
 _ECHO_INPUTS = ("magnitude", "phase")
+#: Options that free an image from inhomogeneity.
+_CORRECTIONS = ("corrected", "n4")
 
 #: Generators that live outside the algorithms: their masks are made beforehand and handed over by name.
 EXTERNAL_GENERATORS = ("registration", "hd-bet", "synthstrip")
@@ -58,8 +60,8 @@ class Section:
         Name of the input, a key of :data:`INPUTS`.
     echoes
         Which echoes of the input: ``"first"``, ``"last"``, ``"rss"``, ``"each"`` or a number from 1.
-    corrected
-        Whether the input is freed from inhomogeneity first.
+    corrected, n4
+        Whether the input is freed from inhomogeneity first, by the method ``homogeneity`` or by N4.
     external
         Name of the mask for the input ``mask``.
     generator
@@ -72,6 +74,7 @@ class Section:
     source: str
     echoes: str | int = "first"
     corrected: bool = False
+    n4: bool = False
     external: str | None = None
     generator: Step | None = None
     refinements: tuple[Step, ...] = field(default=())
@@ -126,12 +129,11 @@ def parse_section(text: str) -> Section:
         raise _error(clean, source, f"expected an input: {', '.join(INPUTS)}")
     if source == "mask":
         return Section(clean, source, external=_mask_name(clean, options), refinements=_refinements(clean, tokens[1:]))
-    echoes, corrected = _options(clean, source, options)
+    echoes, corrections = _options(clean, source, options)
     if len(tokens) < 2:
         raise _error(clean, tokens[0], f"expected a generator after the input: {_generator_names()}")
-    return Section(
-        clean, source, echoes, corrected, None, _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
-    )
+    generator, refinements = _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
+    return Section(clean, source, echoes, "corrected" in corrections, "n4" in corrections, None, generator, refinements)
 
 
 def parse_sections(texts: list[str] | tuple[str, ...]) -> tuple[Section, ...]:
@@ -160,12 +162,12 @@ def _mask_name(section: str, options: list[str]) -> str:
     return options[0]
 
 
-def _options(section: str, source: str, options: list[str]) -> tuple[str | int, bool]:
+def _options(section: str, source: str, options: list[str]) -> tuple[str | int, set[str]]:
     echoes: str | int = "first"
-    corrected = False
+    corrections: set[str] = set()
     for option in (o.lower() for o in options):
-        if option == "corrected" and option in INPUTS[source]:
-            corrected = True
+        if option in _CORRECTIONS and option in INPUTS[source]:
+            corrections.add(option)
         elif option in INPUTS[source]:
             echoes = option
         elif source in _ECHO_INPUTS and option.isdigit() and int(option) > 0:
@@ -174,7 +176,7 @@ def _options(section: str, source: str, options: list[str]) -> tuple[str | int, 
             numbered = ("number of an echo",) if source in _ECHO_INPUTS else ()
             names = ", ".join((*INPUTS[source], *numbered)) or "none"
             raise _error(section, option, f"expected an option of {source}: {names}")
-    return echoes, corrected
+    return echoes, corrections
 
 
 def _generator(section: str, source: str, token: str) -> Step:

@@ -24,6 +24,12 @@ def test_underscores_capitals_and_numbers_of_echoes():
     assert parse_section("magnitude:3,otsu").echoes == 3
 
 
+def test_corrections_of_the_input():
+    section = parse_section("magnitude:first:N4,bet")
+    assert section.n4 and not section.corrected and section.echoes == "first"
+    assert parse_section("t1w:corrected,bet").corrected
+
+
 def test_ready_masks():
     section = parse_section("mask:FreeSurfer,dilate:1")
     assert section.external_mask == "FreeSurfer" and section.generator is None

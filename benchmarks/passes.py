@@ -1,0 +1,72 @@
+"""Two-pass artefact reduction with and without, on a head with strong sources.
+
+The head has a haemorrhage, the calcification, the microbleed and veins. A chain is run once over the whole mask and
+once as two passes: over the reliable mask, and over the whole mask where that has no value. Both are scored on the same
+voxels: the brain but for strong sources (calcification, microbleed, haemorrhage), their surroundings to 8 mm, and the
+brainstem. *step* is the mean error one voxel outside the seam between the passes less that one voxel inside (ppm);
+*outside* counts values outside the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+from benchmarks import chains, heads
+from qsmxt.algorithms import metrics
+from qsmxt.algorithms.merging.two_pass import two_pass
+from qsmxt.phantom.anatomy import BRAINSTEM, INDEX
+from qsmxt.phantom.head import Head, HeadSettings
+
+#: The head with strong sources.
+HEAD = HeadSettings(haemorrhage=2.5)
+#: Names of the chains that are run with and without.
+COMPARED = ("default", "PDF + TV", "V-SHARP + RTS")
+STRONG = ("calcification", "microbleed", "haemorrhage")
+
+
+def brainstem(head: Head) -> np.ndarray:
+    """Voxels of the brainstem."""
+    axes = ((np.arange(n) - (n - 1) / 2) * v for n, v in zip(head.grid.shape, head.grid.voxel_size, strict=True))
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return (BRAINSTEM.level(x, y, z) <= 1) & head.brain
+
+
+def step(chi: np.ndarray, head: Head, reliable: np.ndarray, mask: np.ndarray) -> float:
+    """Jump of the mean error (ppm) across the border of the reliable mask."""
+    rest = mask & ~reliable
+    outer, inner = rest & ndimage.binary_dilation(reliable), reliable & ndimage.binary_dilation(rest)
+    error = chi - head.chi
+    return float(error[outer].mean() - error[inner].mean()) if outer.any() and inner.any() else 0.0
+
+
+def scores(chi: np.ndarray, head: Head, mask: np.ndarray, reliable: np.ndarray) -> dict[str, float]:
+    """Columns of the table; NRMSE in percent."""
+    strong = np.isin(head.labels, [INDEX[name] for name in STRONG])
+    near = ndimage.distance_transform_edt(~strong, head.grid.voxel_size) <= 8
+    tissue = head.brain & mask & ~strong
+    return {
+        "NRMSE": metrics.nrmse(chi, head.chi, tissue),
+        "NRMSE near sources": metrics.nrmse(chi, head.chi, tissue & near),
+        "NRMSE brainstem": metrics.nrmse(chi, head.chi, brainstem(head) & mask),
+        "deep grey slope": metrics.slope(chi, head.chi, head.labels, tissue),
+        "step ppm": step(chi, head, reliable, mask),
+        "outside": int((chi[~mask] != 0).sum()),
+    }
+
+
+def table(
+    only: str = "", settings: HeadSettings = HEAD, name: str = "3T, haemorrhage"
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Rows: every chain without and with two passes."""
+    head = heads.cached(name, settings)
+    for chain in chains.CHAINS:
+        if chain.name not in COMPARED or only not in chain.name:
+            continue
+        whole = chains.run(chain, head)
+        part = chains.run(chains.Chain(chain.name, chain.methods, reliable=True), head)
+        merged = two_pass(part.chi, part.mask, whole.chi, whole.mask, head.grid)
+        yield f"{chain.name}, one pass", scores(whole.chi, head, whole.mask, part.mask)
+        yield f"{chain.name}, two passes", scores(merged, head, whole.mask, part.mask)
