@@ -217,11 +217,19 @@ def run_workflows(
     except Exception as error:
         problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         logger.debug("workflow ended with an error", exc_info=True)
-    return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", [])
+    return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", watch.taken)
 
 
 def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:
-    """``logs/resources.tsv``: time and memory of every node that ran, next to its estimate."""
-    if taken:
-        lines = ["\t".join(taken[0]), *("\t".join(str(value) for value in row.values()) for row in taken)]
-        write_text(out_dir / "logs" / "resources.tsv", "".join(f"{line}\n" for line in lines))
+    """``logs/resources.tsv``: time and memory of every node that ran, next to its estimate; other units keep theirs."""
+    if not taken:
+        return
+    path = out_dir / "logs" / "resources.tsv"
+    now = {str(row["node"]).partition(".")[0] for row in taken}
+    head, rows = "\t".join(taken[0]), ["\t".join(str(value) for value in row.values()) for row in taken]
+    try:
+        before = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        before = []
+    kept = [line for line in before[1:] if before[0] == head and line.partition(".")[0] not in now]
+    write_text(path, "".join(f"{line}\n" for line in (head, *kept, *rows)))

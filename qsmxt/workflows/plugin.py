@@ -6,7 +6,6 @@ worker is killed (for want of memory, say); here its task is repeated once, alon
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -14,13 +13,13 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from qsmxt.interfaces.base import end_with_program, quieten_nipype
 from qsmxt.workflows.startup import start_fork_server
+from qsmxt.workflows.taken import reset_peak_memory, taken_by
 
 
 def initialize_worker(folder: str, level: int) -> None:
@@ -36,30 +35,8 @@ def run_measured(node: Any, updatehash: bool, taskid: int) -> dict[str, Any]:
     began, before = time.monotonic(), time.process_time()
     reset_peak_memory()
     result: dict[str, Any] = run_node(node, updatehash, taskid)
-    result["taken"] = {
-        "node": node.fullname.partition(".")[2],
-        "wall_s": round(time.monotonic() - began, 3),
-        "cpu_s": round(time.process_time() - before, 3),
-        "peak_gb": round(peak_memory() / 1e9, 3),
-        "estimated_gb": node.mem_gb,
-        "threads": node.n_procs,
-    }
+    result["taken"] = taken_by(node, time.monotonic() - began, time.process_time() - before)
     return result
-
-
-def reset_peak_memory() -> None:
-    """Let the system count this process's peak of memory from now on (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_memory() -> float:
-    """Most memory that this process held since the last reset, bytes; 0 where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024.0 * int(line.split()[1])
-    return 0.0
 
 
 class LocalPlugin(MultiProcPlugin):

@@ -12,6 +12,7 @@ from typing import Any
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.workflows.progress import Progress
+from qsmxt.workflows.taken import reset_peak_memory, taken_by
 
 #: Name of the workflow of all units.
 WORKFLOW = "qsmxt"
@@ -51,6 +52,8 @@ class Watch:
     ) -> None:
         self.units, self.clean, self.serial = units, clean, serial
         self.begun: set[str] = set()
+        self.taken: list[dict[str, Any]] = []
+        self._before = (0.0, 0.0)
         self.progress = progress or Progress(dict.fromkeys(units, 0.0))
         self.started = time.time()
         self.failed: dict[str, str] = {}
@@ -69,15 +72,30 @@ class Watch:
             return
         if status == "start":
             self.begun.add(node.fullname)
+            self._measure()
             self.progress.started(name, node.name)
         elif status == "exception":
             self.failed.setdefault(name, node.name)
+            self._note(node)
             self.progress.ended(name, node.name, failed=True)
         elif status == "end" and (not self.serial or node.fullname in self.begun):
             self.finished[name].add(node.name)
+            self._note(node)
             self.progress.ended(name, node.name)
             if self.clean is not None and self.is_done(name):
                 shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
+
+    def _measure(self) -> None:
+        """Look at the clocks before a node that runs in this process."""
+        if self.serial:
+            reset_peak_memory()
+            self._before = (time.monotonic(), time.process_time())
+
+    def _note(self, node: Any) -> None:
+        """What a node took that ran in this process."""
+        if self.serial:
+            wall, cpu = self._before
+            self.taken.append(taken_by(node, time.monotonic() - wall, time.process_time() - cpu))
 
     def is_done(self, name: str) -> bool:
         """Whether all nodes of a unit are finished."""

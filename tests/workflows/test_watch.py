@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 from qsmxt.bids.units import ProcessingUnit
+from qsmxt.workflows.participants import write_taken
 from qsmxt.workflows.watch import Watch
 
 UNIT = ProcessingUnit({"subject": "1"})
@@ -12,7 +14,7 @@ OTHER = ProcessingUnit({"subject": "2"})
 
 
 def _node(unit: str, name: str) -> SimpleNamespace:
-    return SimpleNamespace(fullname=f"qsmxt.{unit}.{name}", name=name)
+    return SimpleNamespace(fullname=f"qsmxt.{unit}.{name}", name=name, mem_gb=0.5, n_procs=1)
 
 
 def _watch(clean=None) -> Watch:
@@ -79,3 +81,20 @@ def test_intermediate_results_go_when_the_last_node_ended_and_not_before(tmp_pat
     assert folders[0].exists()
     watch(_node(UNIT.name, "publish_qsm"), "end")
     assert not folders[0].exists() and folders[1].exists()
+
+
+def test_time_of_a_serial_run_is_measured_and_other_units_keep_theirs(tmp_path):
+    watch = _watch()
+    watch.serial = True
+    watch(_node(UNIT.name, "load"), "start")
+    end = time.monotonic() + 0.05
+    while time.monotonic() < end:
+        pass
+    watch(_node(UNIT.name, "load"), "end")
+    (row,) = watch.taken
+    assert row["node"] == f"{UNIT.name}.load" and row["wall_s"] >= 0.05 and row["peak_gb"] > 0.01
+    for other in ({}, {"node": f"{OTHER.name}.load"}, {"wall_s": 9.0}):
+        write_taken(tmp_path, [{**row, **other}])
+    lines = (tmp_path / "logs/resources.tsv").read_text().splitlines()
+    found = [line.split("\t")[:2] for line in lines[1:]]
+    assert [name for name, _ in found] == [f"{OTHER.name}.load", f"{UNIT.name}.load"] and found[1][1] == "9.0"
