@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import (
-    board, chains, contrasts, conversion, faults, heads, masks, passes, regions, scale, speed,
-)  # fmt: skip
+from benchmarks import board, chains, contrasts, conversion, faults, heads, masks, passes, regions, scale, speed
 
 PARTS = (
     "accuracy", "rim", "chains", "board", "masks", "passes", "contrasts", "speed", "scale", "faults", "conversion",
