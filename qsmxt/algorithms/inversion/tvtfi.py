@@ -47,9 +47,9 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 START = LBVParameters(tolerance=1e-4, harmonic_degree=4)
 
 #: Power of ``fit_quality`` in the data weights. When all echoes still counted in full, NRMSE five voxels inside digital
-#: heads (3 T; 7 T; 1 x 1 x 3 mm; 7 T at 1 mm) with power 0: 41.3, 34.8, 58.4, 30.3 %; 2: 31.6, 34.8, 47.5, 29.4; 3: 31.6,
-#: 36.5, 43.6, 29.6; 4: 31.8, 39.4, 42.2, 30.1; 8: 33.7, 48.6, 43.3, 34.7. Too much of it forgets the field around strong
-#: sources.
+#: heads (3 T; 7 T; 1 x 1 x 3 mm; 7 T at 1 mm) with power 0: 41.3, 34.8, 58.4, 30.3 %; 2: 31.6, 34.8, 47.5, 29.4; 3:
+#: 31.6, 36.5, 43.6, 29.6; 4: 31.8, 39.4, 42.2, 30.1; 8: 33.7, 48.6, 43.3, 34.7. Too much of it forgets the field around
+#: strong sources.
 QUALITY_POWER = 3
 
 #: Over-relaxation of both splits. NRMSE five voxels inside digital heads (3 T; the same 25 degrees oblique; 7 T, 1 mm)
