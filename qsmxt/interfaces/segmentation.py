@@ -297,11 +297,13 @@ class SegmentRegionsInputSpec(StepInputSpec):
     record_r2star = traits.Str(desc="record of R2*")
     record_t2star = traits.Str(desc="record of T2*")
     record_separation = traits.Str(desc="record of the separation")
+    record_orientation = traits.Str(desc="record of the map of several orientations")
     fingerprint_qsm = traits.Str(desc="digest of the susceptibility map")
     fingerprint_swi = traits.Str(desc="digest of the SWI")
     fingerprint_r2star = traits.Str(desc="digest of R2*")
     fingerprint_t2star = traits.Str(desc="digest of T2*")
     fingerprint_separation = traits.Str(desc="digest of the separation")
+    fingerprint_orientation = traits.Str(desc="digest of the map of several orientations")
 
 
 class SegmentRegions(Interface):
