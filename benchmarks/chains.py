@@ -69,6 +69,7 @@ CHAINS: tuple[Chain, ...] = (
     _classical("V-SHARP + WH-QSM", "vsharp", "whqsm"),
     _classical("V-SHARP + RTS", "vsharp", "rts"),
     _classical("PDF + RTS", "pdf", "rts"),
+    _classical("TV-PDF + MEDI", "tvpdf", "medi"),
 )
 
 
