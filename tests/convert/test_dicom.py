@@ -355,6 +355,15 @@ def test_receive_elements_are_kept_or_combined(head: Head, tmp_path: Path, monke
     assert_valid(tmp_path / "bids")
     assert len(convert(tmp_path / "src", tmp_path / "bids", Settings(workers=1, combine="default")).kept) == 1
 
+    monkeypatch.undo()
+    report = convert(tmp_path / "src", tmp_path / "default", Settings(workers=1, combine="default"))
+    assert report.problems == []
+    found = [nibabel.as_closest_canonical(nibabel.load(path)).get_fdata() for path in report.written]
+    steps = wrapped(np.diff(found[1::2], axis=0) - np.diff(head.wrapped_phase, axis=0))
+    assert np.percentile(steps[:, inside], 99) < 4e-3, "elements that differ by a constant evolve alike"
+    ratio = found[0][inside] / head.magnitude[0][inside]
+    assert np.std(ratio) < 0.02 * np.mean(ratio)
+
 
 def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x")
