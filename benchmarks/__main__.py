@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable, Iterator
 
 from benchmarks import board, chains, contrasts, conversion, faults, heads, masks, passes, regions, scale, speed
 
@@ -20,45 +21,42 @@ def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |", flush=True)
 
 
+def _print_scores(title: str, first: str, table: Iterable[tuple[str, dict[str, float]]]) -> None:
+    """A row a name, a column a score."""
+    rows: list[list[str]] = []
+    header = [first]
+    for name, found in table:
+        header = [first, *found]
+        rows.append([name, *(f"{value:.3g}" for value in found.values())])
+    _print(title, header, rows)
+
+
+def _scored_chains(
+    only: str, head: heads.Head, score: Callable[[chains.Result, heads.Head], dict[str, float]]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    for chain in chains.CHAINS:
+        if only in chain.name:
+            yield chain.name, score(chains.run(chain, head), head)
+
+
 def accuracy(only: str) -> None:
     """The default chain on every head."""
-    rows: list[list[str]] = []
-    header = ["head"]
-    for name in heads.HEADS:
-        if only in name:
-            head = heads.head(name)
-            found = chains.scores(chains.run(chains.default_chain(), head), head)
-            header = ["head", *found]
-            rows.append([name, *(f"{value:.3g}" for value in found.values())])
-    _print("Default chain, from wrapped phase with our own mask", header, rows)
+    chosen = ((name, heads.head(name)) for name in heads.HEADS if only in name)
+    table = ((name, chains.scores(chains.run(chains.default_chain(), head), head)) for name, head in chosen)
+    _print_scores("Default chain, from wrapped phase with our own mask", "head", table)
 
 
 def edges(only: str) -> None:
     """Error against distance from the edge of the brain: the default, and removing the background first."""
     name = next(iter(heads.HEADS))
-    head = heads.head(name)
-    rows: list[list[str]] = []
-    header = ["chain"]
-    for chain in chains.CHAINS:
-        if only in chain.name:
-            found = chains.rim(chains.run(chain, head), head)
-            header = ["chain", *found]
-            rows.append([chain.name, *(f"{value:.3g}" for value in found.values())])
-    _print(f"Error by distance from the edge of the brain on the head {name}, percent", header, rows)
+    title = f"Error by distance from the edge of the brain on the head {name}, percent"
+    _print_scores(title, "chain", _scored_chains(only, heads.head(name), chains.rim))
 
 
 def compare(only: str) -> None:
     """All chains on the first head."""
     name = next(iter(heads.HEADS))
-    head = heads.head(name)
-    rows: list[list[str]] = []
-    header = ["chain"]
-    for chain in chains.CHAINS:
-        if only in chain.name:
-            found = chains.scores(chains.run(chain, head), head)
-            header = ["chain", *found]
-            rows.append([chain.name, *(f"{value:.3g}" for value in found.values())])
-    _print(f"Chains on the head {name}", header, rows)
+    _print_scores(f"Chains on the head {name}", "chain", _scored_chains(only, heads.head(name), chains.scores))
 
 
 def isolate(only: str) -> None:
@@ -85,22 +83,12 @@ def others(only: str) -> None:
 
 def extract(only: str) -> None:
     """Brain masks on every head."""
-    rows: list[list[str]] = []
-    header = ["head, mask"]
-    for name, found in masks.table(only):
-        header = ["head, mask", *found]
-        rows.append([name, *(f"{value:.3g}" for value in found.values())])
-    _print("Brain masks", header, rows)
+    _print_scores("Brain masks", "head, mask", masks.table(only))
 
 
 def reduce(only: str) -> None:
     """Two passes and one on a head with strong sources."""
-    rows: list[list[str]] = []
-    header = ["chain"]
-    for name, found in passes.table(only):
-        header = ["chain", *found]
-        rows.append([name, *(f"{value:.3g}" for value in found.values())])
-    _print("Two-pass artefact reduction, haemorrhage of 2.5 ppm", header, rows)
+    _print_scores("Two-pass artefact reduction, haemorrhage of 2.5 ppm", "chain", passes.table(only))
 
 
 def measure(only: str) -> None:

@@ -17,7 +17,7 @@ from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import InputError, OutputError, QSMxTError
 from qsmxt.interfaces.base import quieten_nipype
-from qsmxt.workflows.estimate import Size, estimate_import, estimate_plan, size_of
+from qsmxt.workflows.estimate import Estimate, Size, estimate_import, estimate_plan, size_of
 from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.progress import Progress, make_progress
@@ -45,6 +45,15 @@ class Prepared:
     def unit(self) -> ProcessingUnit:
         """The unit."""
         return self.plan.unit
+
+    @property
+    def saved(self) -> list[str]:
+        """Arrays that are written, output by output."""
+        return [name for output in self.plan.outputs() for name in self.plan.saved(output)]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Time and memory of every node."""
+        return estimate_plan(self.plan, self.size, self.saved)
 
 
 def prepare(
@@ -103,8 +112,7 @@ def run_units(
 
 def expected_seconds(item: Prepared) -> float:
     """Processor time of a unit."""
-    saved = [name for output in item.plan.outputs() for name in item.plan.saved(output)]
-    return sum(estimate.cpu_seconds for estimate in estimate_plan(item.plan, item.size, saved).values())
+    return sum(estimate.cpu_seconds for estimate in item.estimates().values())
 
 
 def _run_batches(

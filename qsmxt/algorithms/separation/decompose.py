@@ -35,10 +35,9 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times
-from qsmxt.algorithms.separation.sources import PRODUCES, Pair, checked, inside
+from qsmxt.algorithms.echoes import check_field_strength, check_times
+from qsmxt.algorithms.separation.sources import PRODUCES, Pair, checked, checked_echoes, inside
 from qsmxt.constants import hz_per_ppm
-from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -112,9 +111,7 @@ def decompose(
     """
     values, region = checked(chi, mask, grid)
     times = check_times(echo_times, at_least=3, remedy="use r2starqsm")
-    signal = check_echoes("magnitude", magnitude, grid, times)
-    if not np.isfinite(signal[:, region]).all():
-        raise InputError("magnitude: expected finite values in the mask, found NaN or Inf; mask them out")
+    signal = checked_echoes(magnitude, times, region, grid)
     rate = np.maximum(inside("r2star", r2star, region, grid), 0)
     each = values[None]
     if echo_chi is not None:

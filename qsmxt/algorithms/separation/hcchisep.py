@@ -44,18 +44,18 @@ from scipy import ndimage
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times
+from qsmxt.algorithms.echoes import check_field_strength, check_times
 from qsmxt.algorithms.separation.sources import (
     PRODUCES,
     Pair,
     Rates,
     RelaxivityParameters,
     checked,
+    checked_echoes,
     closed_form,
     inside,
 )
 from qsmxt.constants import hz_per_ppm
-from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -146,9 +146,7 @@ def hcchisep(
     """
     values, region = checked(chi, mask, grid)
     times = check_times(echo_times, at_least=3, remedy="use the closed form")
-    signal = check_echoes("magnitude", magnitude, grid, times)
-    if not np.isfinite(signal[:, region]).all():
-        raise InputError("magnitude: expected finite values in the mask, found NaN or Inf; mask them out")
+    signal = checked_echoes(magnitude, times, region, grid)
     strength = check_field_strength(field_strength)
     rates = Rates(r2star, strength, r2prime, r2)
     total = rates.source_sum(region, grid, parameters)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.domain import checked_mask
-from qsmxt.algorithms.echoes import check_field_strength
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import parameter
@@ -74,6 +74,14 @@ class Rates:
                 rate = rate - inside("r2", self.r2, mask, grid)
         factor = check_field_strength(self.field_strength) / REFERENCE_FIELD
         return np.maximum(rate, 0) / np.float32(relaxivity * factor)
+
+
+def checked_echoes(magnitude: np.ndarray, times: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Magnitude ``(echo, x, y, z)``; :class:`InputError` if it does not fit or is not finite in the mask."""
+    signal = check_echoes("magnitude", magnitude, grid, times)
+    if not np.isfinite(signal[:, mask]).all():
+        raise InputError("magnitude: expected finite values in the mask, found NaN or Inf; mask them out")
+    return signal
 
 
 def inside(name: str, volume: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
