@@ -16,16 +16,22 @@ The step that dominates the alternating direction method of multipliers (ADMM) f
     v = \nabla x + u, \quad z = \mathrm{shrink}(v, t), \quad u \leftarrow v - z = \mathrm{clip}(v, -t, t), \quad
     \text{and then } \nabla^T(z - u) = \nabla^T(v - 2u).
 
-:func:`shrink_and_diverge` does all of it in one pass and keeps only :math:`u`.
+:class:`Shrinkage` does all of it in one pass and keeps only :math:`v`.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.geometry import Grid
+
+
+#: Stands for an infinite limit: far beyond any gradient, and finite in float32 times any threshold.
+UNLIMITED = 1e25
 
 
 def inverse_sizes(grid: Grid) -> np.ndarray:
@@ -68,17 +74,24 @@ class Shrinkage:
     relaxation
         Over-relaxation :math:`\alpha`: :math:`\nabla x` is replaced by :math:`\alpha\nabla x + (1-\alpha) z`. Values of
         1.5 to 1.8 save a third of the iterations.
+    limit
+        Firm shrinkage (Gao and Bruce 1997, Statistica Sinica 7, 855): the clipped value fades to 0 as
+        :math:`|v|` grows from the threshold to ``limit`` times the threshold, so that steep edges are not lowered.
+        Infinite is the total variation proper.
 
     Attributes
     ----------
-    dual
-        :math:`u`, float32 ``(3, x, y, z)``; with relaxation :math:`v`, of which both :math:`u` and :math:`z` follow.
+    state
+        :math:`v` of the last step, float32 ``(3, x, y, z)``, of which :math:`u = \mathrm{clip}(v)` and
+        :math:`z = v - u` follow.
     """
 
-    def __init__(self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0) -> None:
+    def __init__(
+        self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
+    ) -> None:
         nx, ny, nz = grid.shape
         self.grid = grid
-        self.dual = np.zeros((3, nx, ny, nz), dtype=np.float32)
+        self.state = np.zeros((3, nx, ny, nz), dtype=np.float32)
         if weights is None:
             weights = np.ones((1, 1, nz), dtype=np.float32)
         self._weights = np.ascontiguousarray(weights, dtype=np.float32)
@@ -88,22 +101,21 @@ class Shrinkage:
         self._halo = np.empty((self._starts.size, ny, nz), dtype=np.float32)
         self._inverse = inverse_sizes(grid)
         self._relaxation = np.float32(relaxation)
+        self._limit = min(limit, UNLIMITED)
 
     def step(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> np.ndarray:
-        r"""Update the dual for ``volume`` and write :math:`\nabla^T(z-u)` to ``out``.
+        r"""Update the state for ``volume`` and write :math:`\nabla^T(z-u)` to ``out``.
 
         ``threshold`` is :math:`\lambda/\rho` in units of ``volume`` per mm.
         """
-        np.take(self.dual[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
+        end = np.float32(self._limit * threshold)
+        fade = np.float32(1) / max(end - np.float32(threshold), np.float32(1e-30))
+        np.take(self.state[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
         parallel.run(
-            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), self._relaxation, self._weights,
-            self.dual, self._halo, self._slab, self._inverse, out,
+            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), end, fade, self._relaxation,
+            self._weights, self.state, self._halo, self._slab, self._inverse, out,
         )  # fmt: skip
         return out
-
-    def scale(self, factor: float) -> None:
-        """Multiply the dual, which is needed when the penalty changes by ``1 / factor``."""
-        self.dual *= np.float32(factor)
 
 
 @kernel
@@ -148,44 +160,38 @@ def _divergence(start, stop, field, inverse, out):
 
 
 @kernel
-def _reflect(upper, lower, dual, factor, threshold, relaxation, weights, out):
-    """``v - 2 clip(v)`` of ``v = (upper - lower) factor + dual``, or of its over-relaxed form."""
-    if relaxation == 1:
-        for k in range(out.size):
-            t = threshold * weights[k]
-            v = (upper[k] - lower[k]) * factor + dual[k]
-            out[k] = v - np.float32(2) * min(max(v, -t), t)
-    else:
-        for k in range(out.size):
-            t = threshold * weights[k]
-            old = dual[k]
-            v = (
-                relaxation * ((upper[k] - lower[k]) * factor + min(max(old, -t), t))
-                + (np.float32(1) - relaxation) * old
-            )
-            out[k] = v - np.float32(2) * min(max(v, -t), t)
+def _clipped(v, t, end, fade):
+    """u of v: clipped to the threshold ``t``, fading to 0 at ``end``."""
+    return min(max(v, -t), t) * min(max((end - abs(v)) * fade, np.float32(0)), np.float32(1))
 
 
 @kernel
-def _clip(upper, lower, dual, factor, threshold, relaxation, weights):
-    """The state that follows: ``clip(v)``, or ``v`` itself if it is over-relaxed."""
-    if relaxation == 1:
-        for k in range(dual.size):
-            t = threshold * weights[k]
-            dual[k] = min(max((upper[k] - lower[k]) * factor + dual[k], -t), t)
-    else:
-        for k in range(dual.size):
-            t = threshold * weights[k]
-            old = dual[k]
-            v = (
-                relaxation * ((upper[k] - lower[k]) * factor + min(max(old, -t), t))
-                + (np.float32(1) - relaxation) * old
-            )
-            dual[k] = v
+def _reflect(upper, lower, state, factor, threshold, end, fade, relaxation, weights, out):
+    """``v - 2 u`` of the state that follows, ``v``, which is not kept."""
+    for k in range(out.size):
+        t = threshold * weights[k]
+        old = state[k]
+        difference = (upper[k] - lower[k]) * factor
+        v = relaxation * (difference + _clipped(old, t, end, fade)) + (np.float32(1) - relaxation) * old
+        out[k] = v - np.float32(2) * _clipped(v, t, end, fade)
 
 
 @kernel
-def _shrink_and_diverge(start, stop, volume, threshold, relaxation, weights, dual, halo, slab, inverse, out):
+def _advance(upper, lower, state, factor, threshold, end, fade, relaxation, weights, out):
+    """:func:`_reflect` that also keeps the state."""
+    for k in range(out.size):
+        t = threshold * weights[k]
+        old = state[k]
+        difference = (upper[k] - lower[k]) * factor
+        v = relaxation * (difference + _clipped(old, t, end, fade)) + (np.float32(1) - relaxation) * old
+        state[k] = v
+        out[k] = v - np.float32(2) * _clipped(v, t, end, fade)
+
+
+@kernel
+def _shrink_and_diverge(
+    start, stop, volume, threshold, end, fade, relaxation, weights, state, halo, slab, inverse, out
+):
     nx, ny, nz = volume.shape
     plane = np.empty((ny, nz), dtype=np.float32)
     across = np.empty(nz, dtype=np.float32)
@@ -196,28 +202,25 @@ def _shrink_and_diverge(start, stop, volume, threshold, relaxation, weights, dua
     before = start - 1 if start > 0 else nx - 1
     for j in range(ny):
         w = weights[before, j] if full else weights[0, 0]
-        _reflect(
-            volume[start, j], volume[before, j], halo[slab[start], j], inverse[0], threshold, relaxation, w, plane[j]
-        )
+        old = halo[slab[start], j]
+        _reflect(volume[start, j], volume[before, j], old, inverse[0], threshold, end, fade, relaxation, w, plane[j])
     for i in range(start, stop):
         after = i + 1 if i + 1 < nx else 0
         w = weights[i, ny - 1] if full else weights[0, 0]
-        _reflect(volume[i, 0], volume[i, ny - 1], dual[1, i, ny - 1], inverse[1], threshold, relaxation, w, across)
+        old = state[1, i, ny - 1]
+        _reflect(volume[i, 0], volume[i, ny - 1], old, inverse[1], threshold, end, fade, relaxation, w, across)
         for j in range(ny):
             below = j + 1 if j + 1 < ny else 0
             w = weights[i, j] if full else weights[0, 0]
             row, target = volume[i, j], out[i, j]
-            _reflect(volume[after, j], row, dual[0, i, j], inverse[0], threshold, relaxation, w, keep)
-            _clip(volume[after, j], row, dual[0, i, j], inverse[0], threshold, relaxation, w)
+            _advance(volume[after, j], row, state[0, i, j], inverse[0], threshold, end, fade, relaxation, w, keep)
             _difference(plane[j], keep, inverse[0], target)
             plane[j, :] = keep
-            _reflect(volume[i, below], row, dual[1, i, j], inverse[1], threshold, relaxation, w, keep)
-            _clip(volume[i, below], row, dual[1, i, j], inverse[1], threshold, relaxation, w)
+            _advance(volume[i, below], row, state[1, i, j], inverse[1], threshold, end, fade, relaxation, w, keep)
             _add_difference(across, keep, inverse[1], target)
             across, keep = keep, across
             successor[: nz - 1] = row[1:]
             successor[nz - 1] = row[0]
-            _reflect(successor, row, dual[2, i, j], inverse[2], threshold, relaxation, w, along)
-            _clip(successor, row, dual[2, i, j], inverse[2], threshold, relaxation, w)
+            _advance(successor, row, state[2, i, j], inverse[2], threshold, end, fade, relaxation, w, along)
             _add_difference(along[:-1], along[1:], inverse[2], target[1:])
             target[0] += (along[nz - 1] - along[0]) * inverse[2]

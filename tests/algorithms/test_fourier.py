@@ -68,3 +68,38 @@ def test_same_bytes_for_any_number_of_threads():
         results.append(fourier.inverse(fourier.forward(x), x.shape).tobytes())
     parallel.set_thread_count(None)
     assert results[0] == results[1] == results[2]
+
+
+@pytest.fixture(params=["scipy", "ducc0"])
+def engine(request, monkeypatch):
+    """Each library that may do the complex transforms."""
+    if request.param == "scipy":
+        monkeypatch.setattr(fourier, "ducc0", None)
+    else:
+        assert fourier.ducc0 is not None
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_complex_transform_is_the_sum_over_plane_waves_and_is_undone(shape):
+    parts = np.random.default_rng(2).standard_normal((2, *shape)).astype(np.float32)
+    x = parts[0] + 1j * parts[1]
+    waves = [np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in shape]
+    spectrum = fourier.complex_forward(x.copy())
+    assert spectrum.dtype == np.complex64
+    np.testing.assert_allclose(spectrum, np.einsum("xyz,ax,by,cz->abc", x, *waves), atol=2e-5)
+    np.testing.assert_allclose(fourier.complex_inverse(spectrum), x, atol=2e-6)
+
+
+@pytest.mark.usefixtures("engine")
+def test_complex_transforms_are_the_same_bytes_for_any_number_of_threads():
+    parts = np.random.default_rng(3).standard_normal((2, 40, 54, 45)).astype(np.float32)
+    found = set()
+    for threads in (1, 2, 8):
+        parallel.set_thread_count(threads)
+        try:
+            spectrum = fourier.complex_forward(parts[0] + 1j * parts[1])
+            found.add(spectrum.tobytes() + fourier.complex_inverse(spectrum.copy()).tobytes())
+        finally:
+            parallel.set_thread_count(None)
+    assert len(found) == 1

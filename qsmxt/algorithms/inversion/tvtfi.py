@@ -31,7 +31,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.background.lbv import LBVParameters, lbv
@@ -75,7 +74,15 @@ class TVTFIParameters:
     gradient_penalty: float = parameter(
         80.0, unit="1/(ppm mm)", above=0, help="ADMM penalty of the gradient as a multiple of the weight"
     )
-    field_penalty: float = parameter(0.02, above=0, help="ADMM penalty of the field relative to the median data weight")
+    edge: float = parameter(
+        0.75,
+        unit="ppm/mm",
+        above=0,
+        help="slope of the map from which the total variation lowers it no further; larger is smoother",
+    )
+    field_penalty: float = parameter(
+        0.025, above=0, help="ADMM penalty of the field relative to the median data weight"
+    )
 
 
 @method(
@@ -183,18 +190,17 @@ def _solve(
     denominator[0, 0, 0] = np.inf
     from_gradient, from_field = rho / denominator, mu * dipole / denominator
     del denominator
-    shrinkage = Shrinkage(grid, inside.astype(np.float32), RELAXATION)
+    shrinkage = Shrinkage(grid, inside.astype(np.float32), RELAXATION, parameters.edge * parameters.gradient_penalty)
     state = np.zeros(grid.shape, dtype=np.float32)
     x = np.zeros(grid.shape, dtype=np.float32)
     right = np.zeros(grid.shape, dtype=np.float32)
     pair = np.zeros(grid.shape, dtype=np.complex64)
-    threads = parallel.thread_count()
     for iteration in range(parameters.iterations):
         shrinkage.step(x, 1 / parameters.gradient_penalty, right)
         parallel.run(_fit, grid.shape[0], field, weights, mu, np.float32(RELAXATION), right, state, pair)
-        pair = scipy.fft.fftn(pair, workers=threads, overwrite_x=True)
+        pair = fourier.complex_forward(pair)
         parallel.run(_combine, grid.shape[0], pair, dipole, from_gradient, from_field)
-        pair = scipy.fft.ifftn(pair, workers=threads, overwrite_x=True)
+        pair = fourier.complex_inverse(pair)
         x[...] = pair.real
         if progress:
             progress((iteration + 1) / parameters.iterations)
