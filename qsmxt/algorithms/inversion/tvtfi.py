@@ -199,7 +199,7 @@ def _solve(
         shrinkage.step(x, 1 / parameters.gradient_penalty, right)
         parallel.run(_fit, grid.shape[0], field, weights, mu, np.float32(RELAXATION), right, state, pair)
         pair = fourier.complex_forward(pair)
-        parallel.run(_combine, grid.shape[0], pair, dipole, from_gradient, from_field)
+        parallel.run(_combine, grid.shape[0], pair.view(np.float32), dipole, from_gradient, from_field)
         pair = fourier.complex_inverse(pair)
         x[...] = pair.real
         if progress:
@@ -224,24 +224,38 @@ def _fit(start, stop, field, weights, mu, relaxation, right, state, pair):
 
 
 @kernel
-def _update_pair(left, right, dipole, from_gradient, from_field):
-    """New spectra at a frequency and its opposite; real even factors."""
-    opposite = right.conjugate()
-    data = np.float32(0.5) * (left + opposite)
-    difference = np.float32(0.5) * (left - opposite)
-    gradient = complex(difference.imag, -difference.real)
-    x = from_field * data + from_gradient * gradient
-    return (
-        complex(x.real - dipole * x.imag, x.imag + dipole * x.real),
-        complex(x.real + dipole * x.imag, dipole * x.real - x.imag),
-    )
+def _update(left, right, k, c, dipole, from_gradient, from_field):
+    """New spectra at frequency ``k`` of one row and its opposite ``c`` of the other; real and imaginary parts in turn.
+
+    With the spectra P of a pair of real volumes and Q of its opposite, the first volume has (P + conj Q) / 2 and the
+    second (P - conj Q) / 2i; X is what solves for the susceptibility, and X + i D X is left behind.
+    """
+    p, q, r, s = left[2 * k], left[2 * k + 1], right[2 * c], right[2 * c + 1]
+    real = np.float32(0.5) * (from_field * (p + r) + from_gradient * (q + s))
+    imag = np.float32(0.5) * (from_field * (q - s) + from_gradient * (r - p))
+    left[2 * k] = real - dipole * imag
+    left[2 * k + 1] = imag + dipole * real
+    right[2 * c] = real + dipole * imag
+    right[2 * c + 1] = dipole * real - imag
+
+
+@kernel
+def _update_rows(left, right, whole, dipole, from_gradient, from_field):
+    """:func:`_update` for the lower half of ``left``; with its first and middle frequency if ``whole``."""
+    n = left.size // 2
+    for k in range(1, (n + 1) // 2):
+        _update(left, right, k, n - k, dipole[k], from_gradient[k], from_field[k])
+    if whole:
+        _update(left, right, 0, 0, dipole[0], from_gradient[0], from_field[0])
+        if n % 2 == 0:
+            h = n // 2
+            _update(left, right, h, h, dipole[h], from_gradient[h], from_field[h])
 
 
 @kernel
 def _combine(start, stop, pair, dipole, from_gradient, from_field):
     """Solve for the susceptibility in k-space; ``pair`` becomes the transform of ``x + i d*x``."""
-    nx, ny, nz = pair.shape
-    half = nz // 2
+    nx, ny = pair.shape[:2]
     for i in range(start, stop):
         a = (nx - i) % nx
         if a < i:
@@ -250,13 +264,7 @@ def _combine(start, stop, pair, dipole, from_gradient, from_field):
             b = (ny - j) % ny
             if a == i and b < j:
                 continue
-            own = a == i and b == j
-            for k in range(half + 1 if own else nz):
-                c = (nz - k) % nz
-                if k <= half:
-                    d, g, f = dipole[i, j, k], from_gradient[i, j, k], from_field[i, j, k]
-                else:
-                    d, g, f = dipole[a, b, c], from_gradient[a, b, c], from_field[a, b, c]
-                first, second = _update_pair(pair[i, j, k], pair[a, b, c], d, g, f)
-                pair[i, j, k] = first
-                pair[a, b, c] = second
+            left, right = pair[i, j], pair[a, b]
+            _update_rows(left, right, True, dipole[i, j], from_gradient[i, j], from_field[i, j])
+            if a != i or b != j:
+                _update_rows(right, left, False, dipole[a, b], from_gradient[a, b], from_field[a, b])
