@@ -29,7 +29,6 @@ from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.geometry import Grid
 
-
 #: Stands for an infinite limit: far beyond any gradient, and finite in float32 times any threshold.
 UNLIMITED = 1e25
 
@@ -215,11 +214,13 @@ def _shrink_and_diverge(
             row, target = volume[i, j], out[i, j]
             _advance(volume[after, j], row, state[0, i, j], inverse[0], threshold, end, fade, relaxation, w, keep)
             _difference(plane[j], keep, inverse[0], target)
-            plane[j, :] = keep
+            for k in range(nz):
+                plane[j, k] = keep[k]
             _advance(volume[i, below], row, state[1, i, j], inverse[1], threshold, end, fade, relaxation, w, keep)
             _add_difference(across, keep, inverse[1], target)
             across, keep = keep, across
-            successor[: nz - 1] = row[1:]
+            for k in range(nz - 1):
+                successor[k] = row[k + 1]
             successor[nz - 1] = row[0]
             _advance(successor, row, state[2, i, j], inverse[2], threshold, end, fade, relaxation, w, along)
             _add_difference(along[:-1], along[1:], inverse[2], target[1:])

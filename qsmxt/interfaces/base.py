@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing.connection
 import os
 import signal
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, Undefined, isdefined, traits
 
 from qsmxt.interfaces.state import State
 
@@ -22,6 +25,7 @@ class StepInputSpec(BaseInterfaceInputSpec):
     plan = traits.Str("{}", usedefault=True, desc="steps with all their parameters (JSON)")
     code = traits.Str(mandatory=True, desc="version and digest of the code")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads of kernels and transforms")
+    kernels = traits.Str(nohash=True, desc="file that is locked while the kernels of the step are compiled")
 
 
 class StateOutputSpec(TraitedSpec):
@@ -42,6 +46,8 @@ class Interface(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         use_threads(getattr(self.inputs, "num_threads", 1))
+        if isdefined(getattr(self.inputs, "kernels", Undefined)):
+            wait_for(self.inputs.kernels)
         self.execute(runtime.cwd)
         return runtime
 
@@ -64,6 +70,12 @@ def use_threads(count: int) -> None:
     threadpool_limits(limits=count, user_api="openmp")
     os.environ["OMP_NUM_THREADS"] = str(count)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
+
+
+def wait_for(file: str) -> None:
+    """Wait until nobody holds the lock of ``file``."""
+    with suppress(OSError), Path(file).open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
 
 
 def end_with_program() -> None:

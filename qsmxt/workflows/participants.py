@@ -17,6 +17,7 @@ from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import InputError, OutputError, QSMxTError
 from qsmxt.interfaces.base import quieten_nipype
+from qsmxt.workflows.compiling import compiled_ahead
 from qsmxt.workflows.estimate import Estimate, Size, estimate_import, estimate_plan, size_of
 from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
@@ -99,8 +100,14 @@ def run_units(
 ) -> list[Outcome]:
     """Run all units; none stops another, unless that was asked for. Outcomes come in the order of the units."""
     warn_of_memory(prepared, resources)
-    with make_progress({unit_node_name(item.unit): expected_seconds(item) for item in prepared}) as progress:
-        run = _Run(settings, context, work_dir, resources, progress)
+    if not prepared:
+        return []
+    first = prepared[0].plan
+    with (
+        make_progress({unit_node_name(item.unit): expected_seconds(item) for item in prepared}) as progress,
+        compiled_ahead(first.groups, first.unit, context.code, work_dir, resources) as kernels,
+    ):
+        run = _Run(settings, context, work_dir, resources, progress, kernels)
         outcomes = _run_batches(prepared, settings, work_dir, run, 1 if is_serial(resources) else BATCH)
     if settings.execution.resource_monitor:
         write_taken(context.out_dir, run.taken)
@@ -172,10 +179,16 @@ class _Run:
     """What all batches of a run share."""
 
     def __init__(
-        self, settings: Settings, context: Context, work_dir: Path, resources: Resources, progress: Progress
+        self,
+        settings: Settings,
+        context: Context,
+        work_dir: Path,
+        resources: Resources,
+        progress: Progress,
+        kernels: Mapping[str, Path],
     ) -> None:
         self.settings, self.context, self.work_dir, self.resources = settings, context, work_dir, resources
-        self.progress = progress
+        self.progress, self.kernels = progress, kernels
         self.taken: list[dict[str, Any]] = []
 
     def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
@@ -188,9 +201,13 @@ class _Run:
         return outcomes
 
     def _unit_workflow(self, item: Prepared) -> Any:
-        return init_unit_wf(
+        workflow = init_unit_wf(
             item.plan, self.settings, item.size, self.context, segmentation=item.segmentation, source=item.source_dicom
         )
+        for group in item.plan.groups:
+            if group.name in self.kernels:
+                workflow.get_node(group.name).inputs.kernels = str(self.kernels[group.name])
+        return workflow
 
 
 def run_workflows(

@@ -140,7 +140,8 @@ def _sum_blocks(start, stop, phase, weight, minus, bx, by, bz, out):
                 for z in range(nz):
                     imaginary[z] = angle[z] - other[z]
             else:
-                imaginary[:] = angle
+                for z in range(nz):
+                    imaginary[z] = angle[z]
             for z in range(nz):
                 real[z] = w[z] * cosine(imaginary[z])
                 imaginary[z] = w[z] * sine(imaginary[z])

@@ -80,7 +80,8 @@ def _trust(start, stop, phase, usable, limit, trusted):
     for x in range(start, stop):
         for y in range(ny):
             row, here, inside = trusted[x, y], phase[x, y], usable[x, y]
-            row[:] = inside
+            for z in range(nz):
+                row[z] = inside[z]
             for i, j in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)):
                 if i < 0 or i == nx or j < 0 or j == ny:
                     continue
