@@ -10,6 +10,7 @@ subject differ in nothing else::
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -123,7 +124,7 @@ def derivative_entities(unit: ProcessingUnit) -> dict[str, str]:
 def save_volume(
     path: Path, array: np.ndarray, affine: np.ndarray, *, unit_label: str, sidecar: Mapping[str, Any]
 ) -> Path:
-    """Write a map and its sidecar, each in one step.
+    """Write a map and its sidecar, each in one step; the sidecar holds the digest of the file.
 
     Parameters
     ----------
@@ -156,8 +157,9 @@ def save_volume(
     else:
         metadata.pop("Units", None)
     _remove_leftovers(path)
-    write_json(sidecar_path(path), metadata)
-    return write_bytes(path, _nifti(path, stored, affine))
+    content = _nifti(path, stored, affine)
+    write_json(sidecar_path(path), {**metadata, "Digest": {"sha256": hashlib.sha256(content).hexdigest()}})
+    return write_bytes(path, content)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -12,12 +12,14 @@ intermediate array, which is described as an entity of its own::
     prov/prov-qsmxt/prov-qsmxt_desc-<unit>_soft.json    versions of QSMxT and of its libraries
     prov/prov-qsmxt/prov-qsmxt_desc-<unit>_env.json     Python and operating system
 
-Files of a unit are written by the job of that unit alone; the others are always the same. But for the activity of the
-run, the same input and settings give the same bytes.
+Source images have their SHA-256 (``Digest``) there, maps of this dataset in their sidecars. The group level has the
+same files with ``group`` in place of a unit; its activities are tables, the template, every scan brought to it,
+voxel-wise models. Files of a unit are written by the job of that unit alone; the others are always the same. But for the activity
+of the run, the same input and settings give the same bytes.
 
 References
 ----------
-BIDS extension proposal 28 (https://bids.neuroimaging.io/bep028), W3C PROV-O
+Provenance in BIDS (extension proposal 28, https://bids.neuroimaging.io/bep028), W3C PROV-O
 (https://www.w3.org/TR/2013/REC-prov-o-20130430/).
 """
 
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from qsmxt.bids.atomic import plain, write_json, write_text
 from qsmxt.bids.metadata import read_json
@@ -84,21 +87,29 @@ class Run:
     ended: str = ""
 
 
-def write_provenance(out_dir: Path, unit: str, records: Sequence[Mapping[str, Any]], run: Run = Run()) -> None:
-    """Write the files of a unit, and those that all units share.
+def write_provenance(
+    out_dir: Path,
+    unit: str,
+    records: Sequence[Mapping[str, Any]],
+    run: Run = Run(),
+    roots: Mapping[str, Path] | None = None,
+) -> None:
+    """Write the files of a unit or of the group, and those that all share.
 
     Parameters
     ----------
     out_dir
         Root of the derivative dataset.
     unit, records
-        Its name, and the records of its outputs.
+        Its name, and the records of its outputs. A record of the group level names its sources as ``used``.
     run
         What made them.
+    roots
+        Other datasets by their names in BIDS URIs; digests are made of files that are found there.
     """
     folder = out_dir / FOLDER / f"prov-{LABEL}"
     software, surroundings = _software(records), _environment()
-    graph = _Graph(out_dir, [entry["Id"] for entry in software], surroundings["Id"])
+    graph = _Graph({**(roots or {}), "": out_dir}, [entry["Id"] for entry in software], surroundings["Id"])
     for record in records:
         graph.add(record)
     name = unit_label(unit)
@@ -128,8 +139,8 @@ def unit_label(unit: str) -> str:
 class _Graph:
     """Activities and entities of one unit, by their identifiers."""
 
-    def __init__(self, out_dir: Path, agents: list[str], environment: str) -> None:
-        self.out_dir, self.agents, self.environment = out_dir, agents, environment
+    def __init__(self, roots: Mapping[str, Path], agents: list[str], environment: str) -> None:
+        self.roots, self.agents, self.environment = roots, agents, environment
         self.activities: dict[str, dict[str, Any]] = {}
         self.entities: dict[str, dict[str, Any]] = {}
 
@@ -172,18 +183,20 @@ class _Graph:
     def _add_whole(self, record: Mapping[str, Any]) -> None:
         """An output whose record holds no steps is one activity that used what the sidecars of its files name."""
         label = str(record.get("output", "derivatives"))
-        used: dict[str, None] = {}
+        used = dict.fromkeys(str(source) for source in record.get("used", ()))
         for file in record["files"].values():
-            used |= dict.fromkeys(self._sources_of(str(file)))
+            used |= dict.fromkeys(str(source) for source in self._sidecar(str(file)).get("Sources", ()))
         for source in used:
             self._source(source)
         made = f"{PREFIX}{_word(label)}-{uid(record['unit'], record.get('version'), label, sorted(used))}"
         parameters = record.get("parameters", {})
         self.activities[made] = self._activity(made, label, used, Parameters=parameters)
         for file in record["files"].values():
-            self.entities[f"bids::{file}"] = {
+            entity = {
                 "Id": f"bids::{file}", "Label": Path(str(file)).name, "AtLocation": str(file), "GeneratedBy": made,
             }  # fmt: skip
+            told = "Digest" in self._sidecar(str(file))
+            self.entities[f"bids::{file}"] = entity if told else {**entity, **self._digest("", str(file))}
 
     def _activity(self, made: str, label: str, used: Iterable[str], **more: Any) -> dict[str, Any]:
         activity = {
@@ -203,15 +216,25 @@ class _Graph:
         """A file of another dataset; those of this one are described by their sidecars."""
         dataset, _, place = source.removeprefix("bids:").partition(":")
         if source.startswith("bids:") and dataset:
-            self.entities[source] = {"Id": source, "Label": Path(place).name, "AtLocation": place}
+            entity = {"Id": source, "Label": Path(place).name, "AtLocation": place}
+            self.entities[source] = {**entity, **self._digest(dataset, unquote(place))}
 
-    def _sources_of(self, file: str) -> list[str]:
+    def _digest(self, dataset: str, place: str) -> dict[str, dict[str, str]]:
+        """``Digest`` of a file that can be read, or nothing."""
         try:
-            values = read_json((self.out_dir / file).with_name(Path(file).name.partition(".")[0] + ".json"))
+            with (self.roots[dataset] / place).open("rb") as stream:
+                return {"Digest": {"sha256": hashlib.file_digest(stream, "sha256").hexdigest()}}
+        except (OSError, KeyError):
+            return {}
+
+    def _sidecar(self, file: str) -> dict[str, Any]:
+        """Sidecar of a file of this dataset; empty if it has none or is a table, whose JSON file describes columns."""
+        path = self.roots[""] / file
+        try:
+            values = read_json(path.with_name(path.name.partition(".")[0] + ".json"))
         except QSMxTError:
-            return []
-        found = values.get("Sources", [])
-        return [str(source) for source in found] if isinstance(found, list) else []
+            return {}
+        return values if isinstance(values.get("Sources", []), list) and path.suffix != ".tsv" else {}
 
 
 def _software(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

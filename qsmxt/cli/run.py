@@ -94,6 +94,7 @@ def gather(options: Options, settings: Settings) -> int:
         expected=expected,
         work_dir=options.work_dir.resolve(),
         resources=find_resources(settings),
+        facts=run_facts(options),
     )
 
 

@@ -17,9 +17,11 @@ from qsmxt.bids.outputs import Derivatives
 from qsmxt.registry.catalogue import catalogue
 from qsmxt.reports import consensus, page
 from qsmxt.reports.citations import methods_text, references_text
-from qsmxt.reports.interface import HISTOGRAM, PICTURES
-from qsmxt.reports.overlays import label_figures
+from qsmxt.reports.interface import HISTOGRAM
+from qsmxt.reports.overlays import Outlined, outlined
+from qsmxt.reports.pictures import PICTURES
 from qsmxt.reports.quality import judged, metrics_of, range_text, read_quality, tissue_histograms, worst
+from qsmxt.reports.viewer import Viewers
 
 logger = logging.getLogger("qsmxt")
 
@@ -99,7 +101,7 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
     out_dir, problems = Path(out_dir), problems or {}
     records = read_records(out_dir, subject)
     units = _units(out_dir, subject, records)
-    pictures = page.Pictures(out_dir)
+    pictures, viewers = page.Pictures(out_dir), Viewers(out_dir)
     body = [
         page.heading(1, f"QSMxT: subject {subject}"),
         _navigation(units, problems),
@@ -107,7 +109,7 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
         _errors(out_dir, subject, problems),
         _warnings(units),
         _summary(units),
-        *(part for number, unit in enumerate(units, 1) for part in _unit(out_dir, unit, number, pictures)),
+        *(part for number, unit in enumerate(units, 1) for part in _unit(out_dir, unit, number, pictures, viewers)),
         page.heading(2, "Methods", "methods"),
         f"<p>{escape(methods_text(records))}</p>",
         _consensus(units),
@@ -115,8 +117,10 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
         "<ol>",
         *(f"<li>{escape(line)}</li>" for line in references_text(records).splitlines()),
         "</ol></main>",
+        viewers.library(),
     ]
-    return write_text(Derivatives(out_dir).report(subject), page.document(f"QSMxT: sub-{subject}", body))
+    text = page.document(f"QSMxT: sub-{subject}", body, viewers.script_digests())
+    return write_text(Derivatives(out_dir).report(subject), text)
 
 
 def _units(out_dir: Path, subject: str, records: Sequence[dict[str, Any]]) -> list[Unit]:
@@ -182,8 +186,9 @@ def _echoes(record: Mapping[str, Any]) -> str:
     return f"{len(record.get('echo_times', ()))}"
 
 
-def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> list[str]:
+def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures, viewers: Viewers) -> list[str]:
     layouts = [quality["viewer"] for quality in unit.qualities if quality.get("viewer")]
+    labels = outlined(out_dir, unit.files, layouts[0] if layouts else {})
     histograms = [quality["histogram"] for quality in unit.qualities if quality.get("histogram")]
     return [
         page.heading(2, unit.name, f"unit-{number}"),
@@ -191,8 +196,8 @@ def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures) -> li
         *(page.paragraph("note", note) for note in unit.notes),
         _quality(unit),
         page.facts(_mask_facts(unit.records)),
-        *(pictures.viewer(layout, unit.name, f"{number}-{i}") for i, layout in enumerate(layouts)),
-        *_figures(out_dir, unit, pictures),
+        *(viewers.section(layout, labels, unit.name, f"{number}-{i}") for i, layout in enumerate(layouts)),
+        *_figures(unit, labels, pictures),
         *(page.histogram(values, "Histogram of susceptibility in the mask, ppm") for values in histograms),
         page.curves(
             tissue_histograms(out_dir, unit.files), "Histogram of susceptibility by tissue, ppm", HISTOGRAM[:2]
@@ -247,7 +252,7 @@ def _quality(unit: Unit) -> str:
     return page.heading(3, "Quality") + page.table(columns, rows, f"Quality of {unit.name}") + left_out
 
 
-def _figures(out_dir: Path, unit: Unit, pictures: page.Pictures) -> Iterable[str]:
+def _figures(unit: Unit, labels: Sequence[Outlined], pictures: page.Pictures) -> Iterable[str]:
     drawn = {entry["name"]: entry for quality in unit.qualities for entry in quality.get("figures", ())}
     for name, file in unit.files.items():
         drawn.setdefault(name, {"name": name, "file": _figure_file(file)})
@@ -255,8 +260,8 @@ def _figures(out_dir: Path, unit: Unit, pictures: page.Pictures) -> Iterable[str
         if picture.name in drawn:
             yield pictures.figure(str(drawn[picture.name]["file"]), picture.title, unit.name)
         if picture.name == "chi":
-            for file, title in label_figures(out_dir, unit.files):
-                yield pictures.figure(file, title, unit.name)
+            for one in labels:
+                yield pictures.figure(one.picture, one.title, unit.name)
 
 
 def _figure_file(map_file: str) -> str:

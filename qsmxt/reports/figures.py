@@ -1,4 +1,4 @@
-"""Arrays to pictures: mosaics of slices at a fixed grey window, contours of masks and labels, PNG and JPEG files.
+"""Arrays to pictures: mosaics of slices at a fixed grey window, contours of masks and labels, PNG files.
 
 Slices are shown in neurological orientation (the subject's left on the left), with the aspect of the voxels, and cut
 to the mask. A window is fixed in physical units, so that maps of different subjects can be compared by eye. Tiles of a
@@ -7,7 +7,6 @@ mosaic are apart from each other: every plane has rows of its own, as many as it
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -28,12 +27,6 @@ FINEST = 0.25
 
 #: Width of the band of voxels kept around the mask, mm.
 MARGIN = 6.0
-
-#: Most slices of a viewer, and greatest width of one, pixels.
-MOST_SLICES, SLICE_WIDTH = 80, 256
-
-#: Quality of JPEG files.
-JPEG_QUALITY = 85
 
 #: Colours of contours, in their order; they differ in brightness as well.
 CONTOURS = ((255, 80, 40), (90, 220, 255), (255, 225, 60))
@@ -198,56 +191,6 @@ def outline(labels: np.ndarray) -> np.ndarray:
         same &= neighbour == values
     edge: np.ndarray = (values != 0) & ~same
     return edge
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Axial slices of a volume from bottom to top, side by side in rows.
-
-    Attributes
-    ----------
-    pixels
-        uint8 ``(height, width)``; slice ``i`` is in row ``i // columns`` and column ``i % columns``.
-    slices, columns
-        Number of slices, and how many of them are in a row.
-    width, height
-        Of a slice, pixels.
-    """
-
-    pixels: np.ndarray
-    slices: int
-    columns: int
-    width: int
-    height: int
-
-    def layout(self) -> dict[str, int]:
-        """All but the pixels."""
-        return {"slices": self.slices, "columns": self.columns, "width": self.width, "height": self.height}
-
-
-def sheet(volume: Upright, mask: Upright, window: tuple[float, float], columns: int = 8) -> Sheet:
-    """All axial slices through ``mask``, or evenly chosen ones if they are many."""
-    box = bounding(mask)
-    step = -(-(box[2].stop - box[2].start) // MOST_SLICES)
-    extents = [(part.stop - part.start) * size for part, size in zip(box[:2], mask.voxel_size, strict=False)]
-    pixel = max(max(extents) / SLICE_WIDTH, 2 * FINEST * min(mask.voxel_size[:2]))
-    tiles = [grey(_cut(volume, 2, at, box, pixel), *window) for at in range(box[2].start, box[2].stop, step)]
-    height, width = tiles[0].shape
-    columns = min(columns, len(tiles))
-    pixels = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.uint8)
-    for index, tile in enumerate(tiles):
-        top, left = index // columns * height, index % columns * width
-        pixels[top : top + height, left : left + width] = tile
-    return Sheet(pixels, len(tiles), columns, width, height)
-
-
-def jpeg(pixels: np.ndarray) -> bytes:
-    """A JPEG file of uint8 ``(height, width)`` or ``(height, width, 3)``."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return stream.getvalue()
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +10,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 
 from qsmxt.interfaces.state import State
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What is drawn.
-
-    Attributes
-    ----------
-    name
-        Name of the artifact.
-    title
-        With the meaning of black and white.
-    window
-        Values shown black and white; ``None``: from 0 to above the 99th percentile.
-    desc
-        Label of its file, if the artifact itself is not saved.
-    contours
-        Artifacts whose outlines are drawn.
-    background
-        What is shown in its place, if there is such an artifact.
-    """
-
-    name: str
-    title: str
-    window: tuple[float, float] | None = None
-    desc: str | None = None
-    contours: tuple[str, ...] = ()
-    background: str | None = None
-
-
-#: Pictures in the order of the page.
-PICTURES: tuple[Picture, ...] = (
-    Picture("chi", "Susceptibility, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
-    Picture("magnitude", "Magnitude of the first echo", None, "magnitude"),
-    Picture("wrapped_phase", "Phase of the first echo, -3.14 (black) to 3.14 rad (white)", (-np.pi, np.pi), "phase"),
-    Picture("phase_quality", "Quality of the phase, 0 (black) to 1 (white)", (0.0, 1.0), "phasequality"),
-    Picture(
-        "mask", "Combined magnitude with outlines: mask (orange), voxels with reliable phase (blue)", None, None,
-        ("mask", "reliable_mask"), "combined_magnitude",
-    ),
-    Picture(
-        "two_pass_difference", "Reliable voxels alone less all voxels, susceptibility, -0.1 (black) to 0.1 ppm (white)",
-        (-0.1, 0.1), "twopassdifference",
-    ),
-    Picture("total_field", "Total field, -0.5 (black) to 0.5 ppm (white)", (-0.5, 0.5)),
-    Picture("field_noise", "Noise of the field, 0 (black) to 0.02 ppm (white)", (0.0, 0.02), "fieldnoise"),
-    Picture("local_field", "Local field, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
-    Picture("chi_paramagnetic", "Susceptibility of paramagnetic sources, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
-    Picture("chi_diamagnetic", "Susceptibility of diamagnetic sources, 0 (black) to -0.1 ppm (white)", (0.0, -0.1)),
-    Picture(
-        "closed_form_paramagnetic", "Paramagnetic sources in closed form, to compare, 0 (black) to 0.1 ppm (white)",
-        (0.0, 0.1),
-    ),
-    Picture(
-        "closed_form_diamagnetic", "Diamagnetic sources in closed form, to compare, 0 (black) to -0.1 ppm (white)",
-        (0.0, -0.1),
-    ),
-    Picture("orientation_chi", "Susceptibility from all orientations, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
-    Picture("tensor_mean", "Mean of the susceptibility tensor, -0.1 (black) to 0.1 ppm (white)", (-0.1, 0.1)),
-    Picture("tensor_anisotropy", "Anisotropy of susceptibility, 0 (black) to 0.1 ppm (white)", (0.0, 0.1)),
-    Picture("r2star", "R2*, 0 (black) to 60 1/s (white)", (0.0, 60.0)),
-    Picture("r2star_noise", "Standard deviation of R2*, 0 (black) to 5 1/s (white)", (0.0, 5.0)),
-    Picture("t2star", "T2*, 0 (black) to 80 ms (white)", (0.0, 0.08)),
-    Picture("t2star_noise", "Standard deviation of T2*, 0 (black) to 10 ms (white)", (0.0, 0.01)),
-    Picture("swi", "Susceptibility-weighted image"),
-    Picture("minimum_intensity_projection", "Minimum intensity projection"),
-)  # fmt: skip
-
-#: Maps whose slices can be leafed through, with the names they have there.
-LEAFED = {
-    "chi": "Susceptibility", "magnitude": "Magnitude", "wrapped_phase": "Phase", "local_field": "Local field",
-}  # fmt: skip
+from qsmxt.reports.pictures import MASK_LABELS, PICTURES, VIEWED, Picture
 
 #: Bounds (ppm) and bins of the histogram of susceptibility.
 HISTOGRAM = (-0.2, 0.2, 100)
@@ -111,7 +39,7 @@ class DrawFiguresOutputSpec(TraitedSpec):
 
 
 class DrawFigures(SimpleInterface):
-    """Mosaics of the maps (PNG), sheets of slices (JPEG), and quality metrics (JSON next to the record)."""
+    """Mosaics of the maps (PNG), volumes of the viewer (NIfTI), and quality metrics (JSON next to the record)."""
 
     input_spec = DrawFiguresInputSpec
     output_spec = DrawFiguresOutputSpec
@@ -156,6 +84,7 @@ class Maps:
 
     def __init__(self, folder: Path, files: dict[str, str], state: State | None) -> None:
         self.folder, self.files, self.state = folder, files, state
+        self._read: dict[str, Any] = {}
 
     def has(self, name: str) -> bool:
         """Whether there is such a map."""
@@ -165,6 +94,11 @@ class Maps:
 
     def array(self, name: str) -> Any:
         """Array of a map; of the first echo, where it has echoes."""
+        if name not in self._read:
+            self._read[name] = self._array(name)
+        return self._read[name]
+
+    def _array(self, name: str) -> Any:
         if name == "two_pass_difference":
             reliable, filled = self.array("reliable_chi"), self.array("filled_chi")
             return np.where(reliable != 0, reliable - filled, np.float32(0))
@@ -177,8 +111,13 @@ class Maps:
         """The map with its axes along those of the body."""
         from qsmxt.reports.figures import upright
 
-        affine = self._image(name).affine if name in self.files or self.state is None else np.array(self.state.affine)
-        return upright(self.array(name), affine)
+        return upright(self.array(name), self.affine(name))
+
+    def affine(self, name: str) -> np.ndarray:
+        """Affine of the grid of a map."""
+        if name in self.files or self.state is None:
+            return np.asarray(self._image(name).affine)
+        return np.array(self.state.affine)
 
     def _image(self, name: str) -> Any:
         import nibabel
@@ -201,6 +140,7 @@ class _Drawing:
     def __init__(self, maps: Maps, unit: Any, target: Any) -> None:
         self.maps, self.unit, self.target = maps, unit, target
         self.figures: list[dict[str, str]] = []
+        self.windows: dict[str, tuple[float, float]] = {}
         self.viewer: dict[str, Any] = {}
 
     def draw(self) -> None:
@@ -219,30 +159,61 @@ class _Drawing:
             mask = Upright(np.ones(first.array.shape, dtype=bool), first.voxel_size)
         for picture in drawn:
             self._picture(picture, mask)
+        if whole:
+            self._volumes()
 
     def _picture(self, picture: Picture, mask: Any) -> None:
         from qsmxt.bids.atomic import write_bytes
-        from qsmxt.registry.artifacts import ARTIFACTS
-        from qsmxt.reports.figures import jpeg, mosaic, png, sheet
+        from qsmxt.reports.figures import mosaic, png
 
         shown = picture.background if picture.background and self.maps.has(picture.background) else picture.name
         volume = self.maps.upright(shown)
         window = picture.window or brightness(volume.array, mask.array)
+        self.windows[picture.name] = window
         contours = [self.maps.upright(name) for name in picture.contours if self.maps.has(name)]
-        suffix, desc = "T2starw", picture.desc
-        if desc is None:
-            artifact = ARTIFACTS[picture.name]
-            suffix, desc = artifact.suffix or suffix, artifact.desc
+        suffix, desc = self._names(picture)
         path = self.target.figure(self.unit, suffix, desc=desc)
         write_bytes(path, png(mosaic(volume, mask, window, contours=contours)))
         self.figures.append({"name": picture.name, "title": picture.title, "file": self._relative(path)})
-        if picture.name in LEAFED:
-            leafed = sheet(volume, mask, window)
-            path = self.target.figure(self.unit, suffix, desc=f"{desc or ''}slices", extension=".jpg")
-            write_bytes(path, jpeg(leafed.pixels))
-            self.viewer |= leafed.layout()
-            entry = {"name": LEAFED[picture.name], "title": picture.title, "file": self._relative(path)}
-            self.viewer.setdefault("maps", []).append(entry)
+
+    def _names(self, picture: Picture) -> tuple[str, str | None]:
+        from qsmxt.registry.artifacts import ARTIFACTS
+
+        if picture.desc is not None:
+            return "T2starw", picture.desc
+        artifact = ARTIFACTS[picture.name]
+        return artifact.suffix or "T2starw", artifact.desc
+
+    def _volumes(self) -> None:
+        """Maps and mask for the slice viewer."""
+        from qsmxt.bids.atomic import write_bytes
+        from qsmxt.reports.volumes import EXTENSION, frame, label_volume, map_volume
+
+        affine = self.maps.affine("chi")
+        shape = self.maps.array("chi").shape
+        mask = self.maps.array("mask") > 0 if self.maps.has("mask") else np.ones(shape, dtype=bool)
+        shown = frame(mask, affine)
+        pictures = {picture.name: picture for picture in PICTURES}
+        maps = []
+        for viewed in VIEWED:
+            if not self.maps.has(viewed.name) or self.maps.array(viewed.name).shape != shape:
+                continue
+            suffix, desc = self._names(pictures[viewed.name])
+            path = self.target.figure(self.unit, suffix, desc=desc, extension=EXTENSION)
+            inside = mask if viewed.masked else None
+            write_bytes(path, map_volume(self.maps.array(viewed.name), affine, shown, viewed.step, inside))
+            low, high = self.windows[viewed.name]
+            maps.append({"name": viewed.title, "unit": viewed.unit, "digits": viewed.digits, "low": low, "high": high,
+                         "file": self._relative(path)})  # fmt: skip
+        self.viewer = {"maps": maps, "overlays": [], **shown.to_dict()}
+        if self.maps.has("mask"):
+            parts = mask.astype(np.uint8)
+            if self.maps.has("reliable_mask"):
+                parts += mask & (self.maps.array("reliable_mask") > 0)
+            path = self.target.figure(self.unit, "mask", desc="brain", extension=EXTENSION)
+            write_bytes(path, label_volume(parts, affine, shown))
+            labels = MASK_LABELS if parts.max() > 1 else {"1": "mask"}
+            self.viewer["overlays"] = [{"name": "Mask", "file": self._relative(path), "labels": labels}]
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.target.out_dir).as_posix()

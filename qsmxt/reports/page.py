@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-#: Bytes of a page up to which pictures are put into it; further ones are linked to their files.
-BUDGET = 13_000_000
+#: Bytes of pictures that a page holds; further ones are linked to their files.
+BUDGET = 6_000_000
 
 STYLE = """
 :root { color-scheme: light; }
@@ -36,10 +36,14 @@ figcaption { font-size: .9rem; text-align: center; }
 .error { white-space: pre-wrap; } pre { background: #f6f6f6; overflow-x: auto; padding: .6rem; font-size: .82rem; }
 td.grade { font-weight: 600; white-space: nowrap; min-width: 0; } .good { color: #136b2b; } .look { color: #8a5a00; }
 .poor { color: #b00000; } .followed { color: #136b2b; } .departs { color: #8a5a00; }
-.viewer { max-width: 34rem; } .viewer .slice { background: #000; overflow: hidden; width: 100%; }
-.viewer .slice img { display: block; max-width: none; transform-origin: 0 0; }
-.viewer fieldset { border: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 0; padding: .3rem 0; }
-.viewer input[type=range] { width: 100%; } [hidden] { display: none !important; }
+.viewer { border: 1px solid #ccc; margin: .8rem 0; padding: .5rem; }
+.viewer .slice { background: #000; height: 24rem; position: relative; }
+.viewer canvas { display: block; height: 100%; width: 100%; }
+.viewer fieldset { border: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 0; padding: .2rem 0; }
+.viewer legend { float: left; font-weight: 600; padding: 0 1rem 0 0; }
+.viewer .axes { display: grid; gap: .2rem 1rem; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
+.viewer input[type=range] { width: 100%; } .viewer output { display: block; min-height: 3em; padding: .3rem 0; }
+[hidden] { display: none !important; }
 @media (max-width: 40rem) {
   body { padding: .6rem; } td:nth-child(5):last-child { min-width: 14rem; } figure { padding: .2rem; }
   figure .scroll img { max-width: none; width: 44rem; }
@@ -51,38 +55,20 @@ td.grade { font-weight: 600; white-space: nowrap; min-width: 0; } .good { color:
 }
 """
 
-SCRIPT = """
-for (const viewer of document.querySelectorAll('.viewer')) {
-  const range = viewer.querySelector('input[type=range]'), said = viewer.querySelector('output');
-  const images = [...viewer.querySelectorAll('.slice img')], columns = Number(viewer.dataset.columns);
-  const rows = Math.ceil(Number(range.max) / columns);
-  const show = () => {
-    const index = Number(range.value) - 1, chosen = viewer.querySelector('input[type=radio]:checked').value;
-    const x = -100 * (index % columns) / columns, y = -100 * Math.floor(index / columns) / rows;
-    images.forEach((image, number) => {
-      image.hidden = String(number) !== chosen;
-      image.style.transform = `translate(${x}%, ${y}%)`;
-    });
-    said.textContent = `${range.value} of ${range.max}`;
-  };
-  viewer.addEventListener('input', show);
-  viewer.querySelector('.slice').addEventListener('wheel', event => {
-    event.preventDefault();
-    range.value = Number(range.value) + (event.deltaY < 0 ? 1 : -1);
-    show();
-  }, { passive: false });
-  show();
-}
-addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(d => { d.open = true; }));
-"""
+#: Script of the page.
+SCRIPT = (Path(__file__).parents[1] / "data" / "viewer" / "page.js").read_text(encoding="utf-8")
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """The whole page. Its policy lets nothing but this script run, and nothing but pictures be loaded."""
+def document(title: str, body: Iterable[str], digests: Iterable[str] = ()) -> str:
+    """The whole page. Its policy lets only this script run, and those of the SHA-256 ``digests`` (base 64).
+
+    Nothing but pictures is loaded, and nothing is asked of the network.
+    """
     script = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    allowed = " ".join(f"'sha256-{digest}'" for digest in (script, *digests))
     policy = (
         "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"
+        f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -149,8 +135,7 @@ class Pictures:
             content = path.read_bytes()
         except OSError:
             return ""
-        kind = "jpeg" if path.suffix == ".jpg" else "png"
-        text = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        text = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         if len(text) > self.left:
             return quote(relative)
         self.left -= len(text)
@@ -164,32 +149,6 @@ class Pictures:
         alt = f"{title}; slices in three planes of {subject}"
         image = f'<img alt="{escape(alt)}" src="{escape(source)}">'
         return f"<figure>{scrolled(image, title)}<figcaption>{escape(title)}</figcaption></figure>"
-
-    def viewer(self, layout: Mapping[str, Any], subject: str, group: str) -> str:
-        """Axial slices of several maps with a slider."""
-        maps = [(entry, self.source(str(entry["file"]))) for entry in layout.get("maps", ())]
-        maps = [(entry, source) for entry, source in maps if source]
-        if not maps or not all(int(layout.get(key, 0)) > 0 for key in ("slices", "columns", "width", "height")):
-            return ""
-        slices, columns = int(layout["slices"]), int(layout["columns"])
-        images, choices = [], []
-        for number, (entry, source) in enumerate(maps):
-            alt = escape(f"{entry['name']}: one axial slice of {subject}")
-            hidden = " hidden" if number else ""
-            images.append(f'<img alt="{alt}" src="{escape(source)}" style="width:{100 * columns}%"{hidden}>')
-            chosen = "" if number else " checked"
-            name = escape(f"map-{group}")
-            choices.append(
-                f'<label><input type="radio" name="{name}" value="{number}"{chosen}> {escape(entry["name"])}</label>'
-            )
-        ratio = f"{int(layout['width'])}/{int(layout['height'])}"
-        return (
-            f'<div class="viewer" data-columns="{columns}">'
-            f"<fieldset><legend>Axial slices</legend>{''.join(choices)}</fieldset>"
-            f'<div class="slice" style="aspect-ratio:{ratio}">{"".join(images)}</div>'
-            f"<label>Slice <output>1 of {slices}</output>"
-            f'<input type="range" min="1" max="{slices}" value="{slices // 2 + 1}"></label></div>'
-        )
 
 
 def histogram(values: Mapping[str, Any], title: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from qsmxt.bids.atomic import write_text
 from qsmxt.bids.description import write_bidsignore, write_dataset_description, write_descriptions
-from qsmxt.bids.outputs import Derivatives
+from qsmxt.bids.outputs import RAW, Derivatives
 from qsmxt.bids.provenance import Run, write_provenance
 from qsmxt.config import Settings, to_toml
 from qsmxt.errors import OutputError
@@ -48,7 +48,8 @@ def finish_dataset(
     facts = facts or {}
     this = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     for subject in subjects:
-        _write_provenance(out_dir, subject, {o.name for o in outcomes if o.status == "done"}, this)
+        done = {outcome.name for outcome in outcomes if outcome.status == "done"}
+        _write_provenance(out_dir, subject, done, this, {RAW: context.bids_dir})
         problems = {o.name: o.reason for o in outcomes if o.subject == subject and o.status != "done"}
         try:
             write_report(out_dir, subject, problems)
@@ -59,13 +60,13 @@ def finish_dataset(
     write_quality_table(out_dir, read_records(out_dir))
 
 
-def _write_provenance(out_dir: Path, subject: str, done: set[str], run: Run) -> None:
+def _write_provenance(out_dir: Path, subject: str, done: set[str], run: Run, roots: Mapping[str, Path]) -> None:
     records = read_records(out_dir, subject)
     for unit in sorted(done):
         own = [record for record in records if record["unit"] == unit]
         try:
             if own:
-                write_provenance(out_dir, unit, own, run)
+                write_provenance(out_dir, unit, own, run, roots)
         except Exception:
             logger.exception("%s: the provenance could not be written", unit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from qsmxt.reports.assemble import read_records
 from qsmxt.workflows import tables
 from qsmxt.workflows.cohort import Cohort, check_required, find_cohort, quality_rows, read_covariates
 from qsmxt.workflows.dataset import write_citations
+from qsmxt.workflows.group_provenance import write_group_provenance
 from qsmxt.workflows.resources import Resources
 
 logger = logging.getLogger("qsmxt")
@@ -29,6 +30,7 @@ def run_group(
     expected: Sequence[ProcessingUnit] = (),
     work_dir: Path | None = None,
     resources: Resources | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> int:
     """Make tables, template and report of the cohort; says who is missing.
 
@@ -46,6 +48,8 @@ def run_group(
         Units of the source dataset that should have results.
     work_dir, resources
         For the template, which is made only if both are given.
+    facts
+        Command line and start of the run, for the provenance.
 
     Returns
     -------
@@ -83,6 +87,7 @@ def run_group(
     )
     write_citations(out_dir)
     write_page(out_dir, cohort, content, settings.group.statistic)
+    write_group_provenance(out_dir, cohort, settings.group, bids_dir, facts or {})
     return 1 if made["failed"] else 0
 
 

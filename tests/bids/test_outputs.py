@@ -104,7 +104,8 @@ def test_volume_comes_back_as_it_was(tmp_path: Path) -> None:
     assert np.allclose(image.affine, affine) and np.allclose(image.get_qform(), affine, atol=1e-5)
     assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 1
     assert image.header.get_xyzt_units()[0] == "mm"
-    assert json.loads(sidecar_path(path).read_text()) == {"A": 1, "Units": "ppm"}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert json.loads(sidecar_path(path).read_text()) == {"A": 1, "Units": "ppm", "Digest": {"sha256": digest}}
 
 
 def test_masks_and_labels_are_integers_without_units(tmp_path: Path) -> None:

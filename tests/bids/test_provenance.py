@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -96,6 +97,27 @@ def test_outputs_without_steps_used_what_their_sidecars_say(tmp_path):
     (name,) = [name for name in objects if "prov#segmentation-" in name]
     assert objects[name][1]["Used"][:2] == [*SOURCES, "bids::x.nii"]
     assert objects[f"bids::{MAP}"][1]["GeneratedBy"] == name and objects[SOURCES[0]][0] == "ProvEntities"
+
+
+def test_sources_have_digests_and_so_have_files_without_a_sidecar(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    source = raw / SOURCES[0].removeprefix("bids:raw:")
+    table = out / "group_long_stats.tsv"
+    for path, content in ((source, b"phase"), (table, b"x\n1\n"), (out / MAP, b"map")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (out / MAP.replace(".nii.gz", ".json")).write_text(json.dumps({"Digest": {"sha256": "told"}}))
+    record = _record([], "tables", files={"0": table.name, "1": MAP, "2": "gone.tsv"}, used=[*SOURCES, "bids::a.tsv"])
+    write_provenance(out, "group", [record], roots={"raw": raw})
+    entities = {name: entry for name, (kind, entry) in _objects(out).items() if kind == "ProvEntities"}
+    digests = {name: entry.get("Digest") for name, entry in entities.items()}
+    expected = {SOURCES[0]: b"phase", f"bids::{table.name}": b"x\n1\n"}
+    assert {name: found["sha256"] for name, found in digests.items() if found} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in expected.items()
+    }
+    assert set(digests) == {*expected, f"bids::{MAP}", "bids::gone.tsv"}, "maps have theirs in their sidecars"
+    (activity,) = [entry for _, entry in _objects(out).values() if entry["Label"] == "tables"]
+    assert activity["Used"][:2] == [*SOURCES, "bids::a.tsv"]
 
 
 def test_names_that_look_alike_as_labels_are_told_apart():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -170,6 +171,19 @@ def test_provenance_describes_all_that_it_names(everything):
         named = {*entry.get("Used", ()), *entry.get("AssociatedWith", ()), *filter(None, [entry.get("GeneratedBy")])}
         unknown = {name for name in named if name not in objects and name not in made}
         assert all((out / name.removeprefix("bids::")).is_file() for name in unknown), unknown
+
+
+def test_digests_are_those_of_the_files(everything, dataset):
+    out, told = everything / "out", {}
+    for path in out.glob("sub-*/**/anat/*.nii.gz"):
+        sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
+        told[path] = json.loads(sidecar.read_text())["Digest"]["sha256"]
+    for path in (out / "prov/prov-qsmxt").glob("*_ent.json"):
+        for entry in json.loads(path.read_text())["ProvEntities"]:
+            if entry["Id"].startswith("bids:raw:"):
+                told[dataset / entry["AtLocation"]] = entry["Digest"]["sha256"]
+    assert sum(path.is_relative_to(dataset) for path in told) >= 8
+    assert told == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in told}
 
 
 def test_citations_are_those_of_what_ran(finished):

@@ -21,10 +21,17 @@ def executable():
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
+#: WebGL2 drawn by the processor, or none.
+_RENDERING = {
+    True: ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+    False: ["--disable-gpu", "--disable-3d-apis"],
+}
+
+
 class Browser:
     """One page in one browser, with all that the page said and asked for."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, webgl=True):
         self.events, self._last, self._buffer = [], 0, b""
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
@@ -35,7 +42,7 @@ class Browser:
             os.dup2(taken, 4)
 
         self.process = subprocess.Popen(
-            [executable(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            [executable(), "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *_RENDERING[webgl],
              "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
              "--no-proxy-server", f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, close_fds=False,

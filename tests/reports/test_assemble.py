@@ -139,7 +139,7 @@ def test_page_holds_pictures_labels_regions_time_and_consensus(dataset):
                  "Deep grey contrast", "the run departs from: exact phase unwrapping (laplacian)"):  # fmt: skip
         assert text in page, text
     assert "99.5" not in page, "another unit's time"
-    assert page.count("data:image/jpeg") == 4 and page.count("<script") == 1
+    assert page.count("data-maps=") == 4 and page.count("data-overlays=") == 2 and page.count("<script>") == 1
 
 
 def test_pictures_beyond_the_budget_are_linked(dataset):

@@ -14,17 +14,14 @@ from qsmxt.reports.figures import (
     FINEST,
     GAP,
     GAP_LEVEL,
-    MOST_SLICES,
     WIDTH,
     Upright,
     bounding,
     grey,
-    jpeg,
     mosaic,
     outline,
     pixel_length,
     png,
-    sheet,
     slice_positions,
     upright,
 )
@@ -140,29 +137,6 @@ def test_labels_that_touch_are_told_apart():
     labels[1:4, 1:7], labels[4:7, 1:7] = 1, 2
     assert outline(labels)[3, 3] and outline(labels)[4, 3]
     assert not outline(labels > 0)[3, 3] and not outline(labels)[2, 3]
-
-
-def test_sheet_holds_every_axial_slice_where_it_says():
-    shape, size = (20, 24, 30), (1.0, 1.0, 1.0)
-    levels = np.broadcast_to(np.arange(30, dtype=np.float32), shape)
-    found = sheet(Upright(levels, size), Upright(np.ones(shape, bool), size), (0.0, 255.0), columns=4)
-    assert (found.slices, found.columns) == (30, 4)
-    for index in range(30):
-        top, left = index // 4 * found.height, index % 4 * found.width
-        assert (found.pixels[top : top + found.height, left : left + found.width] == index).all()
-    assert found.height / found.width == pytest.approx(24 / 20, rel=0.02)
-
-
-def test_sheet_of_many_slices_is_thinned():
-    shape, size = (4, 4, 2 * MOST_SLICES + 1), (1.0, 1.0, 1.0)
-    found = sheet(Upright(np.zeros(shape), size), Upright(np.ones(shape, bool), size), (0.0, 1.0))
-    assert found.slices == (2 * MOST_SLICES + 3) // 3
-
-
-def test_jpeg_is_one():
-    pixels = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (16, 1))
-    shown = np.asarray(Image.open(io.BytesIO(jpeg(pixels)))).astype(int)
-    assert shown.shape == pixels.shape and np.abs(shown - pixels).max() < 8
 
 
 @pytest.mark.parametrize("shape", [(7, 9, 3), (7, 9)])

@@ -116,6 +116,17 @@ def test_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
+#: What BABS 0.5 reads, and what it asks of a scheduler.
+BABS_SECTIONS = {
+    "input_datasets", "bids_app_args", "singularity_args", "all_results_in_one_zip", "zip_foldernames",
+    "cluster_resources", "script_preamble", "job_compute_space", "alert_log_messages",
+}  # fmt: skip
+BABS_RESOURCES = {
+    "interpreting_shell", "hard_memory_limit", "temporary_disk_space", "number_of_cpus", "hard_runtime_limit",
+    "customized_text",
+}  # fmt: skip
+
+
 def test_options_for_babs_are_understood(tmp_path: Path) -> None:
     from qsmxt.bids.queries import find_units
     from qsmxt.cli.arguments import parse
@@ -123,6 +134,8 @@ def test_options_for_babs_are_understood(tmp_path: Path) -> None:
 
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     settings = yaml.safe_load((ROOT / "docs" / "babs-qsmxt.yaml").read_text(encoding="utf-8"))
+    assert settings.keys() <= BABS_SECTIONS and settings["cluster_resources"].keys() <= BABS_RESOURCES
+    assert settings["all_results_in_one_zip"] is True, "BABS then makes the folder that it zips"
     words = dict(settings["bids_app_args"])
     selection = words.pop("$SUBJECT_SELECTION_FLAG")
     given = [word for pair in words.items() for word in pair if word]

@@ -1,4 +1,7 @@
-"""The image built and run for real: any user, read-only root, no network, both levels.
+"""The image built and run for real: any user, read-only root, no network, both levels; by podman, and unpacked.
+
+Apptainer is not in Debian; Charliecloud runs the unpacked image as it would: an unprivileged user, the root read-only,
+the environment and the start of the definition file.
 
 Building takes ten minutes and a base image, so it is asked for: ``QSMXT_BASE_IMAGE`` names an image with Python in the
 local store (it is built upon), or ``QSMXT_IMAGE`` one that was built already.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,6 +78,23 @@ def program(image: str, tmp_path_factory: pytest.TempPathFactory):
     return call
 
 
+@pytest.fixture(scope="module")
+def unpacked(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the image's files, readable by anybody."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    root = folder / "root"
+    root.mkdir()
+    podman = ["podman", "--storage-driver", "overlay"]
+    name = run(*podman, "create", image).strip()
+    try:
+        run("sh", "-c", f"{' '.join(podman)} export {name} | tar -x -C {root}")
+    finally:
+        run(*podman, "rm", name)
+    return root
+
+
 def test_size(image: str) -> None:
     facts = json.loads(run("podman", "--storage-driver", "overlay", "image", "inspect", image))[0]
     assert facts["Size"] < LARGEST
@@ -96,6 +117,36 @@ def test_both_levels_without_network_rights_and_compiling(program) -> None:
     assert "data saved" not in said, "kernels were compiled when the image was built"
     program("/bound/demo/bids", "/bound/demo/derivatives", "group", "-w", "/bound/work", "--no-group-template")
     out = program.folder / "demo" / "derivatives"
-    assert sorted(path.name for path in out.rglob("*_Chimap.nii.gz")) == ["sub-1_Chimap.nii.gz", "sub-2_Chimap.nii.gz"]
+    assert sorted(path.name for path in out.rglob("*_Chimap.nii.gz")) == [
+        "sub-01_Chimap.nii.gz",
+        "sub-02_Chimap.nii.gz",
+    ]
     assert {path.stat().st_uid for path in out.rglob("*")} == {4242}
     program("/bound/demo/derivatives", "--ignoreWarnings", entry="bids-validator-deno")
+
+
+@pytest.mark.skipif(
+    shutil.which("ch-run") is None or os.geteuid() != 0,
+    reason="needs Charliecloud (Debian: apt-get install charliecloud) and root, to become another user",
+)
+def test_unpacked_image_runs_as_the_definition_file_says(unpacked: Path) -> None:
+    definition = (ROOT / "singularity" / "qsmxt.def").read_text(encoding="utf-8")
+    environment = unpacked.parent / "environment"
+    environment.write_text("\n".join(re.findall(r"^ +export (\w+=.*)$", definition, re.MULTILINE)) + "\n")
+    (start,) = re.findall(r"%runscript\n +exec (\S+) ", definition)
+    bound = unpacked.parent / "bound"
+    bound.mkdir()
+    bound.chmod(0o777)
+
+    def call(*words: str) -> str:
+        user = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "env", "-i", "USER=somebody"]
+        jail = ["ch-run", f"--set-env={environment}", "-b", f"{bound}:/mnt", str(unpacked), "--"]
+        return run("unshare", "--net", *user, "HOME=/nowhere", "PATH=/usr/bin", *jail, *words)
+
+    assert call(start, "--version") == f"qsmxt {qsmxt.__version__}\n"
+    assert "refused" in call("sh", "-c", "touch /opt/qsmxt/x || echo refused")
+    call(f"{start}-demo", "/mnt/demo", "--subjects", "1", "--voxel-size", "4", "--nprocs", "1")
+    call(start, "/mnt/demo/bids", "/mnt/demo/derivatives", "group", "-w", "/mnt/work", "--no-group-template")
+    out = bound / "demo" / "derivatives"
+    assert [path.name for path in out.rglob("*_Chimap.nii.gz")] == ["sub-01_Chimap.nii.gz"]
+    assert {path.stat().st_uid for path in out.rglob("*")} == {4242}

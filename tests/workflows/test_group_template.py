@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 
@@ -188,6 +189,20 @@ def test_rounds_and_members_are_recorded_and_shown(made):
     assert moved[:2] == [0, 0] and 0 < moved[2] < 3
     page = (made / "group.html").read_text()
     assert page.count("data:image/png;base64,") >= 8 and 'src="http' not in page
+
+
+def test_provenance_leads_from_the_template_to_the_maps_of_the_scans(made):
+    folder = made / "prov/prov-qsmxt"
+    read = {end: json.loads(next(folder.glob(f"*_desc-group*_{end}.json")).read_text()) for end in ("act", "ent")}
+    activities = {entry["Id"]: entry for entry in read["act"]["Activities"]}
+    makers = {entry["AtLocation"]: activities[entry["GeneratedBy"]] for entry in read["ent"]["ProvEntities"]}
+    mean = makers["tpl-study/anat/tpl-study_desc-mean_T2starw.nii.gz"]
+    scans = [f"bids::sub-0{n}/anat/sub-0{n}_Chimap.nii.gz" for n in range(1, 5)]
+    assert set(scans) <= set(mean["Used"]) and mean["Parameters"]["deformable_iterations"] == 2
+    assert set(makers["sub-02/anat/sub-02_space-study_Chimap.nii.gz"]["Used"]) & set(scans) == {scans[1]}
+    digests = {entry["AtLocation"]: entry.get("Digest") for entry in read["ent"]["ProvEntities"]}
+    transform = "sub-02/anat/sub-02_from-orig_to-study_mode-image_xfm.h5"
+    assert digests[transform] == {"sha256": hashlib.sha256((made / transform).read_bytes()).hexdigest()}
 
 
 @pytest.mark.skipif(find_validator() is None, reason="the BIDS validator is not installed")
