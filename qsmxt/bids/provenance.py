@@ -14,8 +14,8 @@ intermediate array, which is described as an entity of its own::
 
 Source images have their SHA-256 (``Digest``) there, maps of this dataset in their sidecars. The group level has the
 same files with ``group`` in place of a unit; its activities are tables, the template, every scan brought to it,
-voxel-wise models. Files of a unit are written by the job of that unit alone; the others are always the same. But for the activity
-of the run, the same input and settings give the same bytes.
+voxel-wise models. Files of a unit are written by the job of that unit alone; the others are always the same. But for
+the activity of the run, the same input and settings give the same bytes.
 
 References
 ----------
