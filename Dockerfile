@@ -11,9 +11,13 @@ RUN python3 -m venv /opt/qsmxt
 ENV PATH=/opt/qsmxt/bin:$PATH
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+# libraries first, in a layer that a change of the code leaves as it is
+RUN mkdir qsmxt && echo '__version__ = "0"' > qsmxt/__init__.py \
+    && pip install --no-cache-dir -c constraints.txt '.[validator]' \
+    && pip uninstall -y qsmxt && rm -rf qsmxt build
 COPY qsmxt qsmxt
 # tests and sample data of libraries are never used: a sixth of the image
-RUN pip install --no-cache-dir -c constraints.txt '.[validator]' \
+RUN pip install --no-cache-dir --no-deps . \
     && pip uninstall -y pip \
     && find /opt/qsmxt -type d \( -name tests -o -name sample_data \) -prune -exec rm -rf {} +
 
