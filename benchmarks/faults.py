@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -24,7 +25,8 @@ from pathlib import Path
 ROOM, PATIENCE = "600m", 900
 
 #: What differs between runs by nature: when they ran, and what an earlier run told of its end.
-BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-")
+BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-", "resources.tsv")
+TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
 
 @dataclass
@@ -75,7 +77,8 @@ class Place:
         """Bytes of all files of the output but those that differ by nature."""
         files = (path for path in sorted(self.out.rglob("*")) if path.is_file())
         named = ((path.relative_to(self.out).as_posix(), path) for path in files)
-        return {name: path.read_bytes() for name, path in named if not any(part in f"/{name}" for part in BY_NATURE)}
+        kept = ((name, path) for name, path in named if not any(part in f"/{name}" for part in BY_NATURE))
+        return {name: TAKEN.sub(b"", path.read_bytes()) for name, path in kept}
 
 
 def kill(place: Place, process: subprocess.Popen[str], moments: random.Random) -> None:

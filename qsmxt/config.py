@@ -157,7 +157,7 @@ class ExecutionSettings:
     omp_nthreads: int | None = parameter(None, at_least=1, help="most threads of one step (default: up to 8)")
     mem_gb: float | None = parameter(None, unit="GB", above=0, help="most memory in use at once (default: 90 %)")
     stop_on_first_crash: bool = parameter(False, help="stop everything when one step fails")
-    resource_monitor: bool = parameter(False, help="record memory and processor use of every step")
+    resource_monitor: bool = parameter(False, help="one table of the time and memory of all steps, logs/resources.tsv")
     clean_work: bool = parameter(False, help="remove the intermediate results of a unit when it is finished")
     plugin_file: str | None = parameter(None, help="YAML file with a nipype plugin and its plugin_args")
 

@@ -6,6 +6,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from qsmxt.phantom.head import Head, HeadSettings, simulate
 
 ECHO_TIMES = (0.005, 0.011, 0.017)
 VOXEL = 5.0
+
+#: Part of a page that tells what the steps took.
+TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
 
 @functools.cache
@@ -76,9 +80,12 @@ def write_spin_echo(root: Path, subject: str, source: Head, rate: float, times: 
 
 
 def contents(folder: Path, *, ignore: Sequence[str] = ()) -> dict[str, str]:
-    """Digest of every file below ``folder`` whose path holds none of ``ignore``; short, so that a difference prints."""
+    """Digest of every file below ``folder`` whose path holds none of ``ignore``; short, so that a difference prints.
+
+    What the steps took, which pages tell, is no part of it.
+    """
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): hashlib.sha256(TAKEN.sub(b"", path.read_bytes())).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part in path.as_posix() for part in ignore)
     }

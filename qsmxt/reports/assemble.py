@@ -204,7 +204,7 @@ def _unit(out_dir: Path, unit: Unit, number: int, pictures: page.Pictures, viewe
         ),
         page.bars(_regions(out_dir, unit), "Median susceptibility of regions, ppm"),
         page.folded("Settings", _settings(unit.records)),
-        _taken(out_dir, unit.name),
+        _taken(out_dir, unit),
     ]
 
 
@@ -295,11 +295,13 @@ def _settings(records: Sequence[Mapping[str, Any]]) -> str:
     return page.facts(rows)
 
 
-def _taken(out_dir: Path, unit: str) -> str:
-    """Time and memory of the unit's steps in the last run that measured them."""
-    node = unit.replace("+", "plus")
+def _taken(out_dir: Path, unit: Unit) -> str:
+    """Time and memory of the unit's steps in the last run that did them."""
+    node = unit.name.replace("+", "plus")
     try:
-        with (out_dir / "logs" / "resources.tsv").open(encoding="utf-8", newline="") as stream:
+        with (Derivatives(out_dir).logs(str(unit.records[0]["subject"])) / "resources.tsv").open(
+            encoding="utf-8", newline=""
+        ) as stream:
             rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["node"].split(".")[0] == node]
         cells = [[row["node"].partition(".")[2], row["wall_s"], row["cpu_s"], row["peak_gb"]] for row in rows]
     except (OSError, KeyError, AttributeError):

@@ -24,6 +24,7 @@ from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.progress import Progress, make_progress
 from qsmxt.workflows.resources import Resources, memory_limit
 from qsmxt.workflows.segmentation import SegmentationPlan
+from qsmxt.workflows.taken import RESOURCES
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
 from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
 
@@ -109,8 +110,10 @@ def run_units(
     ):
         run = _Run(settings, context, work_dir, resources, progress, kernels)
         outcomes = _run_batches(prepared, settings, work_dir, run, 1 if is_serial(resources) else BATCH)
+    subjects = {unit_node_name(item.unit): item.unit.subject for item in prepared}
+    write_taken(context.out_dir, run.taken, subjects)
     if settings.execution.resource_monitor:
-        write_taken(context.out_dir, run.taken)
+        add_rows(context.out_dir / "logs" / RESOURCES, run.taken)
     return [
         outcomes.get(item.unit.name, Outcome(item.unit.name, item.unit.subject, "failed", "not started", exit_code=1))
         for item in prepared
@@ -245,11 +248,17 @@ def run_workflows(
     return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", watch.taken)
 
 
-def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]]) -> None:
-    """``logs/resources.tsv``: time and memory of every node that ran, next to its estimate; other units keep theirs."""
+def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]], subjects: Mapping[str, str]) -> None:
+    """``logs/sub-<label>/resources.tsv``: time and memory of every node that ran, by the name of the unit's workflow."""
+    for subject in sorted(set(subjects.values())):
+        own = [row for row in taken if subjects.get(str(row["node"]).partition(".")[0]) == subject]
+        add_rows(Derivatives(out_dir).logs(subject) / RESOURCES, own)
+
+
+def add_rows(path: Path, taken: Sequence[dict[str, Any]]) -> None:
+    """Put rows into a table of time and memory; units that did not run keep theirs."""
     if not taken:
         return
-    path = out_dir / "logs" / "resources.tsv"
     now = {str(row["node"]).partition(".")[0] for row in taken}
     head, rows = "\t".join(taken[0]), ["\t".join(str(value) for value in row.values()) for row in taken]
     try:

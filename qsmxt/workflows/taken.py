@@ -6,9 +6,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+#: Name of the table, below ``logs``.
+RESOURCES = "resources.tsv"
+
 
 def taken_by(node: Any, wall: float, cpu: float) -> dict[str, Any]:
-    """One row of ``logs/resources.tsv``; the peak of memory is that since :func:`reset_peak_memory`."""
+    """One row of ``logs/sub-<label>/resources.tsv``; the peak of memory is that since :func:`reset_peak_memory`."""
     return {
         "node": node.fullname.partition(".")[2],
         "wall_s": round(wall, 3),

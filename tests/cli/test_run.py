@@ -26,7 +26,7 @@ MASK = ["--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain"]
 SPIN_ECHO_RATE = 10.0
 
 #: Files that say when and how a run was started.
-RUN_FILES = ("qsmxt.toml", "desc-run")
+RUN_FILES = ("qsmxt.toml", "desc-run", "resources.tsv")
 
 
 @pytest.fixture(scope="module")

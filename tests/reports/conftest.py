@@ -64,7 +64,7 @@ def dataset(tmp_path_factory):
                  "files": {"dseg_A": labels, "stats": "sub-1/anat/sub-1_stats.tsv"}}  # fmt: skip
     (logs / "sub-1_MEGRE_segmentation.json").write_text(json.dumps(segmented))
     (logs / "crash-1.txt").write_text("Node: qsmxt.sub-1_acq-x_MEGRE.chi\nTraceback\nValueError: <b>boom</b>\n")
-    (out / "logs/resources.tsv").write_text(
+    (out / "logs/sub-1/resources.tsv").write_text(
         "node\twall_s\tcpu_s\tpeak_gb\nsub-1_MEGRE.chi\t12.5\t10\t0.4\nsub-1_MEGRE2.chi\t99.5\t1\t1\n"
     )
     paths = {}

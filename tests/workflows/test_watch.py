@@ -93,8 +93,10 @@ def test_time_of_a_serial_run_is_measured_and_other_units_keep_theirs(tmp_path):
     watch(_node(UNIT.name, "load"), "end")
     (row,) = watch.taken
     assert row["node"] == f"{UNIT.name}.load" and row["wall_s"] >= 0.05 and row["peak_gb"] > 0.01
-    for other in ({}, {"node": f"{OTHER.name}.load"}, {"wall_s": 9.0}):
-        write_taken(tmp_path, [{**row, **other}])
-    lines = (tmp_path / "logs/resources.tsv").read_text().splitlines()
+    subjects = dict.fromkeys((UNIT.name, OTHER.name), "1")
+    for other in ({}, {"node": f"{OTHER.name}.load"}, {"wall_s": 9.0}, {"node": "sub-3_MEGRE.load"}):
+        write_taken(tmp_path, [{**row, **other}], {**subjects, "sub-3_MEGRE": "3"})
+    lines = (tmp_path / "logs/sub-1/resources.tsv").read_text().splitlines()
+    assert (tmp_path / "logs/sub-3/resources.tsv").read_text().count("sub-3_MEGRE.load") == 1
     found = [line.split("\t")[:2] for line in lines[1:]]
     assert [name for name, _ in found] == [f"{OTHER.name}.load", f"{UNIT.name}.load"] and found[1][1] == "9.0"
