@@ -249,7 +249,7 @@ def run_workflows(
 
 
 def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]], subjects: Mapping[str, str]) -> None:
-    """``logs/sub-<label>/resources.tsv``: time and memory of every node that ran, by the name of the unit's workflow."""
+    """``logs/sub-<label>/resources.tsv``: time and memory of all nodes that ran; ``subjects`` by names of workflows."""
     for subject in sorted(set(subjects.values())):
         own = [row for row in taken if subjects.get(str(row["node"]).partition(".")[0]) == subject]
         add_rows(Derivatives(out_dir).logs(subject) / RESOURCES, own)
