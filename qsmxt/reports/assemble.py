@@ -25,9 +25,6 @@ from qsmxt.reports.viewer import Viewers
 
 logger = logging.getLogger("qsmxt")
 
-#: Style that the page of the group shares.
-_STYLE = page.STYLE
-
 #: Lines of a crash text that are shown, from its end.
 CRASH_LINES = 60
 

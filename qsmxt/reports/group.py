@@ -14,7 +14,7 @@ import numpy as np
 
 from qsmxt.algorithms.statistics import group as statistics
 from qsmxt.bids.atomic import write_text
-from qsmxt.reports.assemble import _STYLE
+from qsmxt.reports import page
 
 Row = Mapping[str, Any]
 
@@ -23,6 +23,9 @@ _SHOWN = 300
 
 #: Most panels of a figure.
 _PANELS = 24
+
+#: Bytes of pictures of single scans on the page; those that stand out come first.
+BUDGET = 8_000_000
 
 #: Windows of the pictures of the template.
 _PICTURES = (
@@ -56,24 +59,21 @@ def write_group_report(
     statistic
         What of a region is plotted.
     """
-    sections = ["<h1>QSMxT: group</h1>", _missing(missing)]
-    sections += _template_sections(out_dir)
     long = tables.get("long", ())
-    for title, figures in (
+    parts = [
+        *_template_parts(out_dir),
         ("Regions by group", region_figures(long, statistic)),
         ("Agreement of sessions (Bland-Altman)", agreement_figures(long, statistic)),
         ("Distribution of quality", quality_figures(tables.get("quality", ()))),
-    ):
-        if figures:
-            sections += [f"<h2>{escape(title)}</h2>", *figures]
-    for name, title in _TITLES.items():
-        if tables.get(name):
-            sections += [f"<h2>{escape(title)}</h2>", _table(tables[name], f"group_{name}_stats.tsv")]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>QSMxT: group</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
-    )
-    return write_text(out_dir / "group.html", page)
+        *((title, _rows(tables.get(name, ()), f"group_{name}_stats.tsv")) for name, title in _TITLES.items()),
+    ]
+    shown = [(f"part-{number}", title, content) for number, (title, content) in enumerate(parts, 1) if content]
+    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title, _ in shown)
+    sections = [f'<nav aria-label="Contents"><ul>{links}</ul></nav>', "<main>", _missing(missing)]
+    for anchor, title, content in shown:
+        sections += [page.heading(2, title, anchor), *content]
+    body = [page.heading(1, "QSMxT: group"), *sections, "</main>"]
+    return write_text(out_dir / "group.html", page.document("QSMxT: group", body))
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -82,14 +82,18 @@ def _missing(missing: Sequence[str]) -> str:
     return f'<p class="warning">Without results, left out: {escape(", ".join(missing))}</p>'
 
 
-def _table(rows: Sequence[Row], file: str) -> str:
+def _rows(rows: Sequence[Row], file: str) -> list[str]:
+    """A table that unfolds, if it has rows."""
+    if not rows:
+        return []
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join(
         "<tr>" + "".join(_cell(name, row.get(name)) for name in columns) + "</tr>" for row in list(rows)[:_SHOWN]
     )
     more = f"<p>{len(rows) - _SHOWN} more rows in {escape(file)}</p>" if len(rows) > _SHOWN else ""
-    return f"<details open><summary>{escape(file)}</summary><table><tr>{head}</tr>{body}</table>{more}</details>"
+    table = page.scrolled(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", file)
+    return [f"<details open><summary>{escape(file)}</summary>{table}{more}</details>"]
 
 
 def _cell(name: str, value: Any) -> str:
@@ -100,14 +104,15 @@ def _cell(name: str, value: Any) -> str:
     return f"<td>{escape(str(value)) if value is not None else ''}</td>"
 
 
-def _template_sections(out_dir: Path) -> list[str]:
+def _template_parts(out_dir: Path) -> list[tuple[str, list[str]]]:
     """All templates in the dataset."""
-    sections = []
+    parts = []
     for path in sorted((out_dir / "logs" / "group").glob("tpl-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "rounds" in record:
-            sections += _template(out_dir, record, path.relative_to(out_dir).as_posix())
-    return sections
+            content = _template(out_dir, record, path.relative_to(out_dir).as_posix())
+            parts.append((f"Template {record['cohort']}", content))
+    return parts
 
 
 def _template(out_dir: Path, record: Row, file: str) -> list[str]:
@@ -115,7 +120,7 @@ def _template(out_dir: Path, record: Row, file: str) -> list[str]:
     cohort = str(record["cohort"])
     stem = out_dir / f"tpl-{cohort}" / "anat" / f"tpl-{cohort}"
     mask = _volume(Path(f"{stem}_label-brain_mask.nii.gz"))
-    sections = [f"<h2>Template {escape(cohort)}</h2>"]
+    sections = []
     for name, window, title in _PICTURES:
         path = Path(f"{stem}_{name}.nii.gz")
         if path.is_file():
@@ -123,7 +128,7 @@ def _template(out_dir: Path, record: Row, file: str) -> list[str]:
 
             sections.append(_image(png(mosaic(_volume(path), mask, window)), title))
     rounds = [{"round": number, **metrics} for number, metrics in enumerate(record.get("rounds", ()))]
-    sections += ["<h3>Convergence, round by round</h3>", _table(rounds, file)]
+    sections += ["<h3>Convergence, round by round</h3>", *_rows(rounds, file)]
     return [*sections, *_strip(out_dir, record, mask)]
 
 
@@ -137,23 +142,25 @@ def alignment_outliers(scans: Sequence[Row]) -> list[bool]:
 
 
 def _strip(out_dir: Path, record: Row, mask: Any) -> list[str]:
+    """Pictures of the scans, those first that are less like the template than the others."""
     from qsmxt.reports.figures import mosaic, png
 
-    sections = ["<h3>Scans on the template</h3>"]
+    sections, left = ["<h3>Scans on the template</h3>"], BUDGET
     scans = record.get("scans", ())
-    for scan, flagged in zip(scans, alignment_outliers(scans), strict=True):
-        found = sorted(out_dir.glob(f"sub-*/**/{scan['scan']}_space-{record['cohort']}_Chimap.nii.gz"))
+    flagged = zip(scans, alignment_outliers(scans), strict=True)
+    for scan, outlier in sorted(flagged, key=lambda pair: not pair[1]):
+        name = str(scan["scan"])
+        found = sorted(out_dir.glob(f"{name.partition('_')[0]}/**/{name}_space-{record['cohort']}_Chimap.nii.gz"))
         if not found:
             continue
-        picture = png(mosaic(_volume(found[0]), mask, (-0.1, 0.1), count=5))
+        picture = png(mosaic(_volume(found[0]), mask, (-0.1, 0.1), count=5)) if left > 0 else b""
+        left -= len(picture)
         alike = f"magnitude {scan['similarity_reference']:.3f}, susceptibility {scan['similarity_guide']:.3f}"
-        title = f"{scan['scan']}: correlation with the mean: {alike}"
-        warning = f'<p class="warning">{escape(str(scan["scan"]))} is less like the template than the others</p>'
-        sections += [
-            warning if flagged else "",
-            f"<details{' open' if flagged else ''}><summary>{escape(title)}</summary>",
-        ]
-        sections += [_image(picture, title), "</details>"]
+        title = f"{name}: correlation with the mean: {alike}"
+        if outlier:
+            sections.append(page.paragraph("warning", f"{name} is less like the template than the others"))
+        shown = _image(picture, title) if picture else "<p>Left out, as this page holds no more pictures.</p>"
+        sections.append(f"<details{' open' if outlier else ''}><summary>{escape(title)}</summary>{shown}</details>")
     return sections
 
 
@@ -168,10 +175,8 @@ def _volume(path: Path) -> Any:
 
 def _image(data: bytes, title: str) -> str:
     text = base64.b64encode(data).decode()
-    return (
-        f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{text}">'
-        f"<figcaption>{escape(title)}</figcaption></figure>"
-    )
+    image = f'<img alt="{escape(title)}" src="data:image/png;base64,{text}">'
+    return f"<figure>{page.scrolled(image, title)}<figcaption>{escape(title)}</figcaption></figure>"
 
 
 def region_figures(long: Sequence[Row], statistic: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from qsmxt.reports.assemble import write_report
+from qsmxt.reports.group import write_group_report
 from tests.reports.browser import Browser, executable
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium, e.g. apt-get install chromium")
@@ -154,6 +155,28 @@ def test_page_prints(shown):
     browser.open(path)
     assert browser.pdf().startswith(b"%PDF")
     assert browser.value("[...document.querySelectorAll('details')].every(d => d.open)"), "nothing is folded on paper"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_page_of_the_group_is_complete_quiet_and_fits(shown, tmp_path, width):
+    rows = [
+        {"participant_id": f"sub-{n}", "age": 20.0 + n, "sex": "FM"[n % 2], "map": "chi", "region": region,
+         "mean": 0.01 * n, "a_column_with_a_long_name": "x" * 60}
+        for n in range(6) for region in ("Left-Putamen", "Right-Putamen")
+    ]  # fmt: skip
+    quality = [{"participant_id": f"sub-{n}", "snr": 50.0 + n} for n in range(6)]
+    browser, path = (
+        shown[0],
+        write_group_report(tmp_path, {"long": rows, "summary": rows, "quality": quality}, ["sub-7"]),
+    )
+    browser.events.clear()
+    browser.open(path, width)
+    images = browser.value("[...document.images].map(i => [i.complete, i.naturalWidth, i.alt.length])")
+    assert len(images) == 3 and all(complete and size > 8 and alt for complete, size, alt in images)
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value("document.querySelectorAll('nav a').length") == 4
+    assert browser.value("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    assert browser.complaints() == [] and {url.partition(":")[0] for url in browser.requests()} <= {"data", "file"}
 
 
 def test_these_tests_would_notice(shown, tmp_path):
