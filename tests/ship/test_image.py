@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,20 +81,19 @@ def program(image: str, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def unpacked(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the image's files, readable by anybody."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
-    root = folder / "root"
-    root.mkdir()
+def unpacked(image: str) -> Iterator[Path]:
+    """Folder with the image's files, which anybody can reach."""
     podman = ["podman", "--storage-driver", "overlay"]
     name = run(*podman, "create", image).strip()
-    try:
-        run("sh", "-c", f"{' '.join(podman)} export {name} | tar -x -C {root}")
-    finally:
-        run(*podman, "rm", name)
-    return root
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        root.mkdir()
+        root.parent.chmod(0o755)
+        try:
+            run("sh", "-c", f"{' '.join(podman)} export {name} | tar -x -C {root}")
+        finally:
+            run(*podman, "rm", name)
+        yield root
 
 
 def test_size(image: str) -> None:
