@@ -1,0 +1,109 @@
+"""Which node runs next: those whose predecessors are done, unit by unit, within processors and memory."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """A node as the schedule sees it.
+
+    Attributes
+    ----------
+    name
+        What it is called; unique.
+    unit
+        What it belongs to. Units are finished in the order in which they started: the first results come early, and
+        less lies about half-done.
+    after
+        Names of the jobs that must be done before.
+    processors, memory
+        What it needs; memory in the unit of the limit.
+    """
+
+    name: Hashable
+    unit: str = ""
+    after: tuple[Hashable, ...] = ()
+    processors: int = 1
+    memory: float = 0.0
+
+
+class Schedule:
+    """Hands out jobs so that those at work never need more than there is.
+
+    A job that needs more than there is at all runs alone. An event costs time for the jobs that are ready, not for
+    all of them.
+    """
+
+    def __init__(self, jobs: Sequence[Job], processors: int, memory: float) -> None:
+        self.processors, self.memory = processors, memory
+        self._place: dict[Hashable, tuple[int, int]] = {}
+        self._waiting: dict[Hashable, int] = {}
+        self._next: dict[Hashable, list[Job]] = {}
+        self._ready: list[tuple[tuple[int, int], Job]] = []
+        self._running: dict[Hashable, Job] = {}
+        self._left = {job.name for job in jobs}
+        units: dict[str, int] = {}
+        for number, job in enumerate(jobs):
+            self._place[job.name] = (units.setdefault(job.unit, len(units)), number)
+            self._waiting[job.name] = len(job.after)
+            for before in job.after:
+                self._next.setdefault(before, []).append(job)
+            self._ready_if_free(job)
+
+    def _ready_if_free(self, job: Job) -> None:
+        if self._waiting[job.name] == 0:
+            heapq.heappush(self._ready, (self._place[job.name], job))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is left to run or runs."""
+        return bool(self._left)
+
+    def start(self) -> list[Job]:
+        """The jobs to start now; they count as running from here on."""
+        started, kept = [], []
+        while self._ready and self._free_processors() > 0:
+            place, job = heapq.heappop(self._ready)
+            if self._fits(job):
+                self._running[job.name] = job
+                started.append(job)
+            else:
+                kept.append((place, job))
+        for entry in kept:
+            heapq.heappush(self._ready, entry)
+        return started
+
+    def _free_processors(self) -> int:
+        return self.processors - sum(min(job.processors, self.processors) for job in self._running.values())
+
+    def _fits(self, job: Job) -> bool:
+        held = sum(min(other.memory, self.memory) for other in self._running.values())
+        room = min(job.memory, self.memory) <= self.memory - held or not self._running
+        return room and min(job.processors, self.processors) <= self._free_processors()
+
+    def done(self, name: Hashable) -> None:
+        """The job has ended well; what waits for it may start."""
+        self._end(name)
+        for job in self._next.get(name, ()):
+            self._waiting[job.name] -= 1
+            self._ready_if_free(job)
+
+    def failed(self, name: Hashable) -> list[Hashable]:
+        """The job has failed; returns its name and those of all that cannot run without it."""
+        self._end(name)
+        lost, look = [name], [name]
+        while look:
+            for job in self._next.get(look.pop(), ()):
+                if job.name in self._left:
+                    self._left.discard(job.name)
+                    lost.append(job.name)
+                    look.append(job.name)
+        return lost
+
+    def _end(self, name: Hashable) -> None:
+        del self._running[name]
+        self._left.discard(name)
