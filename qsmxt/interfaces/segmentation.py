@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, isdefined, traits
 
-from qsmxt.algorithms.morphology import dilate
 from qsmxt.algorithms.statistics.regions import Region, region_statistics
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -269,6 +268,8 @@ class Registration:
 
     def _around(self, grid: Volume, to_grid: list[str]) -> np.ndarray | None:
         """The brain mask and its surroundings on another grid."""
+        from qsmxt.algorithms.morphology import dilate
+
         if self.mask is None:
             return None
         mask = self.magnitude.with_array(self.mask)
