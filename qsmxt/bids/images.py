@@ -171,15 +171,18 @@ def choose_affine(header: Any) -> tuple[np.ndarray, list[str]]:
     B0 and is used only if there is nothing else.
     """
     codes = {"sform": int(header["sform_code"]), "qform": int(header["qform_code"])}
-    matrices = {"sform": header.get_sform(), "qform": header.get_qform()}
-    rank = {1: 0, 2: 1}
-    known = [kind for kind in ("sform", "qform") if codes[kind] > 0]
+    matrices: dict[str, np.ndarray] = {}
+    rank, notes = {1: 0, 2: 1}, []
+    for kind in (kind for kind in ("sform", "qform") if codes[kind] > 0):
+        try:
+            matrices[kind] = _transform(header, kind)
+        except ValueError as error:
+            notes.append(f"the {kind} holds no transform ({_one_line(error)}) and is not used")
+    known = list(matrices)
     if not known:
-        return header.get_best_affine(), [
-            "neither sform nor qform is set; B0 is taken to lie along the third axis of the image"
-        ]
+        missing = "neither sform nor qform is set; B0 is taken to lie along the third axis of the image"
+        return header.get_base_affine(), [*notes, missing]
     chosen = min(known, key=lambda kind: rank.get(codes[kind], 2))
-    notes = []
     if len(known) == 2:
         angle = _frame_angle(matrices["sform"], matrices["qform"])
         if angle > FRAME_TOLERANCE:
@@ -192,6 +195,14 @@ def choose_affine(header: Any) -> tuple[np.ndarray, list[str]]:
         space = _CODE_NAMES.get(codes[chosen], "another")
         notes.append(f"the only transform leads to {space} space, not to the scanner; B0 may lie elsewhere")
     return np.asarray(matrices[chosen], dtype=np.float64), notes
+
+
+def _transform(header: Any, kind: str) -> np.ndarray:
+    """Matrix of the sform or qform; :class:`ValueError` if its numbers are none."""
+    matrix: np.ndarray = header.get_sform() if kind == "sform" else header.get_qform()
+    if not np.isfinite(matrix).all():
+        raise ValueError("its numbers are not finite")
+    return matrix
 
 
 def check_same_grid(first: Header, other: Header) -> None:

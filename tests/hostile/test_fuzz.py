@@ -110,3 +110,26 @@ def test_damaged_dicom_headers(tmp_path: Path, changes: list[tuple[int, bytes]])
         content[128 + position : 128 + position + len(value)] = value
     path.write_bytes(bytes(content))
     refuses_or_answers(path, read_frames)
+
+
+@pytest.mark.parametrize("damage", [{"quatern_b": 1e30}, {"quatern_b": np.nan}, {"qoffset_x": np.inf}])
+def test_a_qform_that_is_no_transform_leaves_the_sform(tmp_path: Path, damage: dict) -> None:
+    affine = np.array([[2, 0, 0, -5], [0, 0, -3, 7], [0, 2, 0, 1], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    for field, value in damage.items():
+        image.header[field] = value
+    (tmp_path / "image.nii").write_bytes(image.to_bytes())
+    header = read_header(tmp_path / "image.nii")
+    np.testing.assert_array_equal(header.affine, affine)
+    assert "the qform holds no transform" in header.notes[0]
+
+
+def test_guided_by_coverage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("atheris", reason="atheris (Linux) is not installed")
+    from benchmarks import fuzz
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(fuzz.__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+    assert fuzz.table(["zipped", "dicom"], 300) == [("zipped", 0), ("dicom", 0)]
