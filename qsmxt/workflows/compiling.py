@@ -87,7 +87,9 @@ def compiled_ahead(
     for share in shares:
         if share:
             tasks = [(asdict(parts[name]), _mark(parts[name], code)) for name in share]
-            processes.append(_start(tasks, [locks[name] for name in share]))
+            # a folder that cannot be written costs time here; the units say what is wrong
+            with contextlib.suppress(OSError):
+                processes.append(_start(tasks, [locks[name] for name in share]))
     try:
         yield locks
     finally:

@@ -127,3 +127,9 @@ def test_a_group_that_cannot_be_compiled_ahead_lets_its_nodes_go_on(cache: Path,
         wait_for(str(locks["chi"]))
     assert not list(cache.glob("compiled-*"))
     assert kernel_cache.chosen() == cache
+
+
+def test_a_folder_that_cannot_be_written_is_no_error_here(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("no folder")
+    with compiled_ahead([NOTHING], UNIT, "1+a", tmp_path, TWO) as locks:
+        wait_for(str(locks["field"]))
