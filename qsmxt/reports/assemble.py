@@ -98,7 +98,7 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
     out_dir, problems = Path(out_dir), problems or {}
     records = read_records(out_dir, subject)
     units = _units(out_dir, subject, records)
-    pictures, viewers = page.Pictures(out_dir), Viewers(out_dir)
+    pictures, viewers = page.Pictures(out_dir), Viewers(out_dir, len(units))
     body = [
         page.heading(1, f"QSMxT: subject {subject}"),
         _navigation(units, problems),

@@ -19,8 +19,8 @@ from qsmxt.reports.overlays import Outlined
 #: Folder of the library.
 FOLDER = Path(__file__).parents[1] / "data" / "viewer"
 
-#: Bytes of maps and labels that a page holds.
-BUDGET = 7_000_000
+#: Bytes of maps and labels that a page holds, and what one viewer may take of them even if there are many.
+BUDGET, LEAST = 7_000_000, 1_500_000
 
 #: Colours of the labels of the mask: those of its outlines in pictures.
 MASK_COLOURS = [list(colour) for colour in CONTOURS[:2]]
@@ -37,16 +37,19 @@ def library_record() -> dict[str, str]:
 
 
 class Viewers:
-    """Viewers of a page, as far as the budget reaches."""
+    """Viewers of a page: they share its budget, and the last ones are left out where they are many."""
 
-    def __init__(self, out_dir: Path, budget: int = BUDGET) -> None:
-        self.out_dir, self.left, self.count = out_dir, budget, 0
+    def __init__(self, out_dir: Path, expected: int = 1, budget: int = BUDGET, least: int = LEAST) -> None:
+        self.out_dir, self.expected, self.left, self.least = out_dir, expected, budget, least
+        self.count, self._share = 0, 0
 
     def section(self, layout: Mapping[str, Any], labels: Iterable[Outlined], subject: str, group: str) -> str:
         """The viewer of a unit; a sentence in its place if its map does not fit."""
         overlays = [{**entry, "colours": MASK_COLOURS} for entry in layout.get("overlays", ())]
         overlays += [{"name": one.name, "file": one.volume, "labels": one.names} for one in labels if one.volume]
         first, *others = list(layout.get("maps", ())) or [{}]
+        self._share = min(self.left, max(self.left // max(1, self.expected), self.least))
+        self.expected -= 1
         blocks, kept = [], {"maps": [], "overlays": []}  # type: tuple[list[str], dict[str, list[dict[str, Any]]]]
         for kind, entry in [("maps", first), *(("overlays", o) for o in overlays), *(("maps", o) for o in others)]:
             text = self._file(str(entry.get("file", "")))
@@ -64,8 +67,9 @@ class Viewers:
         if not relative or not path.is_file():
             return ""
         text = base64.b64encode(path.read_bytes()).decode()
-        if len(text) > self.left:
+        if len(text) > self._share:
             return ""
+        self._share -= len(text)
         self.left -= len(text)
         return text
 

@@ -49,6 +49,15 @@ def test_what_does_not_fit_is_left_out_the_susceptibility_last(dataset):
     assert none.library() == ""
 
 
+def test_viewers_share_what_there_is_and_the_last_are_left_out(dataset):
+    layout = _layout(dataset)
+    first = 4 * -(-(dataset / layout["maps"][0]["file"]).stat().st_size // 3)
+    both = Viewers(dataset, 2, budget=2 * first, least=0)
+    assert [both.section(layout, [], "s", str(n)).count("data-maps=") for n in range(2)] == [1, 1]
+    many = Viewers(dataset, 4, budget=2 * first, least=first)
+    assert [many.section(layout, [], "s", str(n)).count("data-maps=") for n in range(4)] == [1, 1, 0, 0]
+
+
 def test_names_of_labels_cannot_end_the_block_of_the_layout(dataset):
     layout = _layout(dataset)
     layout["overlays"][0]["labels"] = {"1": "</script><script>alert(1)"}
