@@ -87,8 +87,8 @@ def extract(only: str) -> None:
 
 
 def reduce(only: str) -> None:
-    """Two passes and one on a head with strong sources."""
-    _print_scores("Two-pass artefact reduction, haemorrhage of 2.5 ppm", "chain", passes.table(only))
+    """Two passes and one on heads with strong sources."""
+    _print_scores("Two-pass artefact reduction", "head; chain", passes.table(only))
 
 
 def measure(only: str) -> None:

@@ -100,13 +100,18 @@ def run(chain: Chain, head: Head) -> Result:
         elif stage in chain.methods:
             key, parameters = chain.methods[stage]
             given = dict(arrays)
+            if stage in ("background", "inversion"):
+                given["mask"] = arrays["support_mask"]
             if stage == "inversion" and given.get("eroded_mask") is not None:
                 given["mask"] = given["eroded_mask"]
             arrays.update(lookup(stage, key).run(given, head.grid, parameters))
         else:
             continue
         seconds[stage] = time.process_time() - start
-    mask = arrays["eroded_mask"] if arrays.get("eroded_mask") is not None else arrays["mask"]
+    mask = arrays["mask"]
+    if arrays.get("eroded_mask") is not None:
+        mask = mask & arrays["eroded_mask"]
+    arrays["chi"] = np.where(mask, arrays["chi"], np.float32(0))
     return Result(arrays["chi"], mask, arrays, seconds)
 
 
@@ -117,6 +122,7 @@ def _make_masks(arrays: dict[str, Any], head: Head, reliable: bool) -> None:
     options = {name: value for name, value in masking.items() if name in ("combine", "human_brain")}
     result = build_mask(masking["sections"], arrays, head.grid, **options)
     arrays["mask"] = result.reliable_mask if reliable else result.mask
+    arrays["support_mask"] = result.reliable_support_mask if reliable else result.support_mask
     arrays["reliable_mask"] = result.reliable_mask
 
 

@@ -128,6 +128,7 @@ class PublishInputSpec(BaseInterfaceInputSpec):
     folder = traits.Str(mandatory=True, desc="folder laid out like the output dataset")
     record = traits.Str(desc="record whose file list replaces an earlier one")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+    kept = traits.List(traits.Str(), desc="files of the user that are never written over")
 
 
 class PublishOutputSpec(TraitedSpec):
@@ -140,7 +141,7 @@ class Publish(Interface):
     """Put files into the output dataset, each in one step, unless they are there already.
 
     It always runs, so that outputs removed by hand come back, and what an earlier run with other settings left of
-    the same unit goes away.
+    the same unit goes away. A mask that the run was told to use stays as it is, even in the output folder.
     """
 
     input_spec = PublishInputSpec
@@ -154,8 +155,11 @@ class Publish(Interface):
         files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: (path == record, path))
         if record is not None:
             self._remove_abandoned(out_dir / record.relative_to(source), record, out_dir)
+        kept = {Path(name).resolve() for name in self.inputs.kept} if isdefined(self.inputs.kept) else set()
         for path in files:
-            put_in_place(path, out_dir / path.relative_to(source))
+            target = out_dir / path.relative_to(source)
+            if target.resolve() not in kept:
+                put_in_place(path, target)
         self._results["files"] = [str(out_dir / path.relative_to(source)) for path in files]
 
     @staticmethod

@@ -18,6 +18,10 @@ from qsmxt.interfaces.state import State, digest, save_arrays
 _AFTER_BACKGROUND = ("inversion", "merging", "referencing", "separation")
 _NARROWED = {"mask": "eroded_mask", "reliable_mask": "reliable_eroded_mask"}
 
+#: Stages that work on the support of the inversion, which holds the mask.
+_ON_SUPPORT = ("background", "inversion")
+_WIDENED = {"mask": "support_mask", "reliable_mask": "reliable_support_mask"}
+
 
 class RunMethods(Interface):
     """Run a list of methods, each with all its parameters, and keep what they make."""
@@ -82,12 +86,22 @@ class Workspace:
         method, names = lookup(stage, key), step.get("names", {})
         arrays = {name: self._seen(stage, names.get(name, name)) for name in (*method.consumes, *method.optional)}
         made = method.run(arrays, self.grid, step["parameters"])
+        if stage == "inversion" and self.get("support_mask") is not None:
+            made = {name: np.where(self.get("mask"), array, np.float32(0)) for name, array in made.items()}
         self.made.update({names.get(name, name): array for name, array in made.items()})
 
     def _seen(self, stage: str, name: str) -> Any:
-        """Array ``name`` as methods of ``stage`` see it: a mask only as far as the local field is defined."""
-        narrowed = self.get(_NARROWED[name]) if stage in _AFTER_BACKGROUND and name in _NARROWED else None
-        return self.get(name) if narrowed is None else narrowed
+        """Array ``name`` as methods of ``stage`` see it.
+
+        Masks are those of the support up to the inversion and, from it on, reach as far as the local field is defined.
+        """
+        whole = self.get(name)
+        if name not in _NARROWED:
+            return whole
+        widened = self.get(_WIDENED[name]) if stage in _ON_SUPPORT else None
+        seen = whole if widened is None else widened
+        narrowed = self.get(_NARROWED[name]) if stage in _AFTER_BACKGROUND else None
+        return seen if narrowed is None else np.logical_and(seen, narrowed)
 
     def _run_echoes(self, step: dict[str, Any]) -> None:
         """Run the nested steps on every echo and stack the maps."""
@@ -169,7 +183,10 @@ class BuildMask(Interface):
             combine=settings["combine"],
             human_brain=settings["human_brain"],
         )
-        files = save_arrays(Path(folder), {"mask": result.mask, "reliable_mask": result.reliable_mask})
+        masks = {"mask": result.mask, "reliable_mask": result.reliable_mask}
+        if any(section.support is not None for section in sections):
+            masks |= {"support_mask": result.support_mask, "reliable_support_mask": result.reliable_support_mask}
+        files = save_arrays(Path(folder), masks)
         after = state.extended(
             files,
             fingerprint=digest(state.fingerprint, self.inputs.plan, self.inputs.code),

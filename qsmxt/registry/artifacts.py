@@ -69,7 +69,8 @@ ARTIFACTS: dict[str, Artifact] = _table(
     # masks
     Artifact("mask_input", "arbitrary", "image from which a mask is made: magnitude, quality map or T1-weighted"),
     Artifact("homogeneous_magnitude", "arbitrary", "magnitude freed from the inhomogeneity of the receive field"),
-    Artifact("mask", "1", "region in which susceptibility is reconstructed", "mask", suffix="mask", desc="brain"),
+    Artifact("mask", "1", "region in which susceptibility is reported", "mask", suffix="mask", desc="brain"),
+    Artifact("support_mask", "1", "region in which the field is inverted; holds the mask", "mask", "mask", "support"),
     Artifact("reliable_mask", "1", "part of the mask in which the phase can be trusted", "mask", "mask", "reliable"),
     # field to susceptibility
     Artifact(

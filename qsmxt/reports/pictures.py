@@ -42,8 +42,10 @@ PICTURES: tuple[Picture, ...] = (
     Picture("wrapped_phase", "Phase of the first echo, -3.14 (black) to 3.14 rad (white)", (-np.pi, np.pi), "phase"),
     Picture("phase_quality", "Quality of the phase, 0 (black) to 1 (white)", (0.0, 1.0), "phasequality"),
     Picture(
-        "mask", "Combined magnitude with outlines: mask (orange), voxels with reliable phase (blue)", None, None,
-        ("mask", "reliable_mask"), "combined_magnitude",
+        "mask",
+        "Combined magnitude with outlines: mask (orange), voxels with reliable phase (blue), where the field was "
+        "inverted if elsewhere (yellow)",
+        None, None, ("mask", "reliable_mask", "support_mask"), "combined_magnitude",
     ),
     Picture(
         "two_pass_difference", "Reliable voxels alone less all voxels, susceptibility, -0.1 (black) to 0.1 ppm (white)",

@@ -278,7 +278,13 @@ def _mask_method(sections: tuple[str, ...]) -> Method:
     wished = ("magnitude", "echo_times", "phase_quality", "fit_quality", *(("t1w",) if "t1w" in sources else ()))
     optional = tuple(name for name in wished if name not in needs)
     cost = Cost(25, 1.5e8, 2, 0.2)
-    return Method(key, "Mask", stage, needs, ("mask", "reliable_mask"), _not_run, object, optional, cost=cost)
+    made = ("mask", "reliable_mask", *(("support_mask",) if any(map(_has_support, sections)) else ()))
+    return Method(key, "Mask", stage, needs, made, _not_run, object, optional, cost=cost)
+
+
+def _has_support(section: str) -> bool:
+    """Whether the field is inverted on another mask than the map is reported in."""
+    return "support" in (step.strip().lower() for step in section.split(","))
 
 
 def _not_run(*arguments: Any, **keywords: Any) -> Any:

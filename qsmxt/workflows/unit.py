@@ -139,7 +139,8 @@ class _Builder:
             ),
             "write",
         )
-        publish = self.node(f"publish_{output}", Publish(out_dir=str(self.context.out_dir)))
+        kept = sorted(str(path) for path in self.plan.masks.values())
+        publish = self.node(f"publish_{output}", Publish(out_dir=str(self.context.out_dir), kept=kept))
         self.workflow.connect(self.nodes[last.name], "state", write, "state")
         self.workflow.connect([(write, publish, [("folder", "folder"), ("record", "record")])])
 

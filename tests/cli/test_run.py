@@ -361,13 +361,24 @@ def test_code_of_the_run_from_its_outcomes():
     assert format_table([failed, done, skipped]).splitlines()[-1] == "1 done, 1 skipped, 1 failed"
 
 
-def test_masks_of_other_derivatives_are_used_as_they_are(finished, dataset, tmp_path):
-    arguments = [str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--nprocs", "1",
-                 "--skip-bids-validation", "--mask", "mask:made", "--no-mask-human-brain"]  # fmt: skip
-    assert main([*arguments, "-d", f"made={finished / 'out'}"]) == 0
-    name = "sub-1/anat/sub-1_desc-brain_mask.nii.gz"
-    assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
-    assert main([*arguments, "-d", f"empty={tmp_path}"]) == 66
+def test_edited_masks_are_used_as_they_are_and_never_written_over(finished, dataset, tmp_path):
+    """In derivatives of their own, and where they were edited in the output folder itself."""
+    shutil.copytree(finished / "out", tmp_path / "edited")
+    name, chi = "sub-1/anat/sub-1_desc-brain_mask.nii.gz", "sub-1/anat/sub-1_Chimap.nii.gz"
+    made = nib.load(finished / "out" / name)
+    for folder, first in ((tmp_path / "edited", 0), (tmp_path / "out", 1)):
+        edited = np.asanyarray(made.dataobj).copy()
+        edited[: edited.shape[0] // 2 + first] = 0
+        edited[1, 1, 1] = 1
+        nib.save(nib.Nifti1Image(edited, made.affine), folder / name)
+        before = (folder / name).read_bytes()
+        arguments = [str(dataset), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--nprocs", "1",
+                     "--skip-bids-validation", "--participant-label", "1", "--mask", "mask:own"]  # fmt: skip
+        assert main([*arguments, "-d", f"own={folder}"]) == 0
+        assert (folder / name).read_bytes() == before
+        assert np.array_equal(nib.load(tmp_path / "out" / name).get_fdata() > 0, edited > 0)
+        assert not (nib.load(tmp_path / "out" / chi).get_fdata()[edited == 0] != 0).any()
+    assert main([*arguments, "-d", f"own={tmp_path / 'work'}"]) == 66
 
 
 def test_plugin_file_clean_work_and_measured_resources(finished, dataset, tmp_path):

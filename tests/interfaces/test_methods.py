@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from qsmxt.algorithms.background.vsharp import vsharp
 from qsmxt.algorithms.inversion.tkd import TKDParameters, tkd
 from qsmxt.geometry import Grid
 from qsmxt.interfaces.methods import BuildMask, RunMethods, mask_steps, reported
@@ -47,6 +48,22 @@ def test_result_is_that_of_the_function(state, tmp_path):
     after = _run(state, [NONE, TKD], tmp_path / "node")
     expected = tkd(state.load("total_field"), state.load("eroded_mask"), GRID, TKDParameters(0.2, False))
     assert np.array_equal(after.load("chi"), expected), "the eroded mask counts after background removal"
+
+
+def test_the_field_is_inverted_on_the_support_and_the_map_cut_to_the_mask(state, tmp_path):
+    support = np.ones(GRID.shape, dtype=bool)
+    support[0] = False
+    (tmp_path / "more").mkdir()
+    more = state.extended(save_arrays(tmp_path / "more", {"support_mask": support}), fingerprint="g")
+    more.arrays.pop("eroded_mask")
+    referencing = _step("referencing.none", ["chi", "mask"], ["chi"])
+    removal = _step("background.vsharp", ["total_field", "mask"], ["local_field", "eroded_mask"], cutoff=0.005)
+    mask = state.load("mask")
+    expected = np.where(mask, tkd(state.load("total_field"), support, GRID, TKDParameters(0.2, False)), 0)
+    assert np.array_equal(_run(more, [NONE, TKD, referencing], tmp_path / "node").load("chi"), expected)
+    eroded = _run(more, [removal, TKD], tmp_path / "other")
+    assert np.array_equal(eroded.load("eroded_mask"), vsharp(state.load("total_field"), support, GRID)[1])
+    assert not (eroded.load("chi")[~mask] != 0).any()
 
 
 def test_handing_on_copies_nothing_and_is_not_reported(state, tmp_path):

@@ -1,9 +1,13 @@
 r"""From sections to masks: run them, combine them, find where the phase is reliable, and judge the result.
 
-Three masks matter for susceptibility mapping:
+Four masks matter for susceptibility mapping:
 
 mask
     the brain or object, holes filled: where susceptibility is reported.
+
+support
+    where the field is inverted. It is the mask, unless a section says ``support``: then it may hold a rim besides, such
+    as the fluid around the brain, where the field is as good as inside. A map is worst at the rim of its support.
 reliable mask
     the part of it in which the phase can be trusted: with the phase quality Q and the fit quality q
 
@@ -51,6 +55,9 @@ class MaskResult:
     ----------
     mask, reliable_mask
         Bool ``(x, y, z)``; the second lies within the first.
+    support_mask, reliable_support_mask
+        Where the field is inverted, and where it is reliable; they hold the other two and are equal to them where no
+        section says ``support``.
     parts
         Mask of every section by its text.
     statistics
@@ -60,6 +67,8 @@ class MaskResult:
 
     mask: np.ndarray
     reliable_mask: np.ndarray
+    support_mask: np.ndarray
+    reliable_support_mask: np.ndarray
     parts: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
 
@@ -107,28 +116,29 @@ def build_mask(
     if not parsed:
         raise ParameterError("mask: expected at least one section such as 'magnitude,bet', found none")
     warnings: list[str] = []
-    parts = {}
+    parts, supports = {}, []
     for number, section in enumerate(parsed):
-        parts[section.text] = run_section(section, arrays, grid)
+        parts[section.text], support = run_section(section, arrays, grid)
+        supports.append(support)
         if progress:
             progress(0.8 * (number + 1) / len(parsed))
-    stacked = list(parts.values())
     join = np.logical_and if combine == "and" else np.logical_or
-    mask = np.ascontiguousarray(join.reduce(stacked))
+    mask, support = (np.ascontiguousarray(join.reduce(masks)) for masks in (list(parts.values()), supports))
     if not mask.any():
-        mask = _instead_of_nothing(arrays, grid, human_brain, warnings)
-    trusted = _reliable(mask, arrays, grid, warnings)
+        mask = support = _instead_of_nothing(arrays, grid, human_brain, warnings)
+    wide = _reliable(support, arrays, grid, warnings)
+    trusted = wide & mask
     statistics = judge(mask, grid, human_brain=human_brain)
     statistics["reliable_volume_ml"] = float(trusted.sum() * grid.voxel_volume / 1000)
     statistics["agreement"] = agreement(parts)
     statistics["warnings"] = [*warnings, *statistics["warnings"]]
     if progress:
         progress(1.0)
-    return MaskResult(mask, trusted, parts, statistics)
+    return MaskResult(mask, trusted, support, wide, parts, statistics)
 
 
-def run_section(section: Section, arrays: Mapping[str, Any], grid: Grid) -> np.ndarray:
-    """The mask of one section, bool ``(x, y, z)``."""
+def run_section(section: Section, arrays: Mapping[str, Any], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The mask of one section and the support, which holds it, bool ``(x, y, z)``."""
     if section.external_mask is not None:
         mask = _external(section.external_mask, arrays, grid)
         image = None
@@ -138,9 +148,12 @@ def run_section(section: Section, arrays: Mapping[str, Any], grid: Grid) -> np.n
         masks = [_run(section.generator, arrays, grid, image=image) for image in images]
         mask = np.logical_and.reduce(masks)
         image = images[0]
-    for step in section.refinements:
+    support = None
+    for number, step in enumerate(section.refinements):
+        if number == section.support:
+            support = mask
         mask = _run(step, arrays, grid, image=image, mask=mask)
-    return mask
+    return (mask, mask) if support is None else (mask & support, support)
 
 
 def _run(

@@ -9,6 +9,11 @@ as ``name=value``::
 
 A section starts with what is looked at, goes on with how a mask is made of it, and ends with any number of refinements.
 The input ``mask:NAME`` is a mask that was made elsewhere and needs no generator.
+
+Among the refinements may stand the word ``support``: the field is inverted on the mask as it is there, and what follows
+only cuts the map to a smaller one::
+
+    magnitude:first,bet,fill,support,peel
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ from qsmxt.errors import ParameterError
 from qsmxt.registry.methods import Method, lookup, methods
 
 STAGE = "masking"
+
+#: The word after which refinements only cut the map.
+SUPPORT = "support"
 
 #: Inputs and the options that each takes (besides, for ``magnitude`` and ``phase``, the number of an echo from 1).
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -68,6 +76,8 @@ class Section:
         ``None`` for the input ``mask``.
     refinements
         In the order of execution.
+    support
+        After how many refinements the mask is that on which the field is inverted; ``None``: after all.
     """
 
     text: str
@@ -78,6 +88,7 @@ class Section:
     external: str | None = None
     generator: Step | None = None
     refinements: tuple[Step, ...] = field(default=())
+    support: int | None = None
 
     @property
     def external_mask(self) -> str | None:
@@ -128,12 +139,14 @@ def parse_section(text: str) -> Section:
     if source not in INPUTS:
         raise _error(clean, source, f"expected an input: {', '.join(INPUTS)}")
     if source == "mask":
-        return Section(clean, source, external=_mask_name(clean, options), refinements=_refinements(clean, tokens[1:]))
+        steps, support = _refinements(clean, tokens[1:])
+        return Section(clean, source, external=_mask_name(clean, options), refinements=steps, support=support)
     echoes, corrections = _options(clean, source, options)
     if len(tokens) < 2:
         raise _error(clean, tokens[0], f"expected a generator after the input: {_generator_names()}")
-    generator, refinements = _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
-    return Section(clean, source, echoes, "corrected" in corrections, "n4" in corrections, None, generator, refinements)
+    generator, (steps, support) = _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
+    corrected, n4 = "corrected" in corrections, "n4" in corrections
+    return Section(clean, source, echoes, corrected, n4, None, generator, steps, support)
 
 
 def parse_sections(texts: list[str] | tuple[str, ...]) -> tuple[Section, ...]:
@@ -201,15 +214,22 @@ def _fits(source: str, method: Method) -> bool:
     return "mask_input" in method.consumes or source.replace("-", "_") in method.consumes
 
 
-def _refinements(section: str, tokens: list[str]) -> tuple[Step, ...]:
+def _refinements(section: str, tokens: list[str]) -> tuple[tuple[Step, ...], int | None]:
+    """The refinements, and after how many of them the word ``support`` stands."""
     known = refinements()
-    steps = []
+    steps: list[Step] = []
+    support = None
     for token in tokens:
         key = token.split(":")[0].lower()
+        if key == SUPPORT:
+            if support is not None or token.lower() != SUPPORT:
+                raise _error(section, token, f"expected {SUPPORT} once and without parameters")
+            support = len(steps)
+            continue
         if key not in known:
-            raise _error(section, key, f"expected a refinement: {', '.join(known)}")
+            raise _error(section, key, f"expected a refinement: {', '.join(known)}, or {SUPPORT}")
         steps.append(_step(section, token, known[key]))
-    return tuple(steps)
+    return tuple(steps), support
 
 
 def _step(section: str, token: str, method: Method) -> Step:

@@ -10,7 +10,7 @@ from qsmxt.algorithms.masking.sections import parse_sections
 from qsmxt.errors import ParameterError
 
 
-@pytest.mark.parametrize("name", ["gre", "cortex", "epi", "bet", "fast", "body", "phantom"])
+@pytest.mark.parametrize("name", ["gre", "epi", "bet", "fast", "body", "phantom"])
 def test_sections_can_be_parsed(name):
     preset = mask_preset(name)
     assert len(parse_sections(preset.sections)) == len(preset.sections)

@@ -38,6 +38,13 @@ def test_ready_masks():
     assert external_masks(sections) == ("a", "synthstrip")
 
 
+def test_the_support_is_what_stands_before_the_word():
+    section = parse_section("mask:a,dilate:1,support,erode:2,fill")
+    assert [step.key for step in section.refinements] == ["dilate", "erode", "fill"] and section.support == 1
+    assert parse_section("magnitude,bet,support").support == 0
+    assert parse_section("magnitude,bet,fill").support is None
+
+
 def test_every_generator_and_refinement_can_be_written():
     for key, method in generators().items():
         source = next(a for a in ("magnitude", "phase", "phase-quality") if _accepts(a, method))
@@ -67,6 +74,8 @@ def _accepts(source: str, method) -> bool:
         ("magnitude,otsu:width=3", ["'width'", "factor", "bins"]),
         ("magnitude,otsu:1:2:3", ["'3'", "2 parameters", "factor, bins"]),
         ("magnitude,otsu,largest:2", ["'2'", "0 parameters", "none"]),
+        ("magnitude,otsu,support,fill,support", ["'support'", "once"]),
+        ("magnitude,otsu,support:2", ["'support:2'", "without parameters"]),
         ("magnitude,hagberg", ["'hagberg'", "input magnitude", "bet"]),
         ("phase,otsu", ["'otsu'", "input phase", "hagberg"]),
         ("mask", ["'mask'", "mask:derivatives"]),
