@@ -1,4 +1,5 @@
-"""What scale costs: planning thousands of units, the start with one label, two processors against one.
+"""What scale costs: planning thousands of units, the start with one label, two processors against one, and what
+a whole head takes beside its methods.
 
 All are run as a user would run them; time is CPU time of the command and its workers unless it says otherwise, so
 that a busy machine does not matter. Speed-up and overhead need an idle machine with two processors.
@@ -6,6 +7,7 @@ that a busy machine does not matter. Speed-up and overhead need an idle machine 
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -21,6 +23,9 @@ import numpy as np
 
 #: A mask that is quick and right for coarse heads.
 _MASK = ("--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain")
+
+#: Nodes that are no methods, and the estimate (GB) from which a node's memory tells something about its method.
+_BESIDE, _TELLING = ("fingerprint", "load", "write_", "publish_", "figures_"), 0.25
 
 
 def write_many(root: Path, subjects: int, echoes: int) -> None:
@@ -93,8 +98,27 @@ def share(folder: Path, subjects: int = 50) -> list[tuple[str, str, str]]:
     return [*rows, ("speed-up of two processors", f"{walls[1] / walls[2]:.2f}", "1.8")]
 
 
+def weigh(folder: Path) -> list[tuple[str, str, str]]:
+    """One head of 160 x 160 x 160: what is no method, and memory against its estimate, node by node."""
+    from qsmxt.phantom.dataset import write_bids
+
+    write_bids(folder / "one", 1, voxel_size=(1.2, 1.2, 1.2), echo_times=(0.005, 0.011, 0.017), seed=0)
+    arguments = (folder / "one", folder / "outw", "participant", "-w", folder / "workw")
+    _, cpu, _ = run(*arguments, "--nprocs", 1, "--omp-nthreads", 1, "--resource-monitor")
+    with (folder / "outw" / "logs" / "resources.tsv").open(encoding="utf-8") as stream:
+        nodes = {row["node"].partition(".")[2]: row for row in csv.DictReader(stream, delimiter="\t")}
+    methods = sum(float(row["cpu_s"]) for name, row in nodes.items() if not name.startswith(_BESIDE))
+    share = 100 * (1 - methods / cpu)
+    rows = [("160^3, BIDS, nipype and report", f"{share:.0f} % of {cpu:.0f} s CPU", "25 %")]
+    for name, row in nodes.items():
+        peak, estimate = float(row["peak_gb"]), float(row["estimated_gb"])
+        if estimate > _TELLING:
+            rows.append((f"160^3, peak of {name}", f"{peak:.2f} GB, estimated {estimate:.2f}", "within 20 %"))
+    return rows
+
+
 def table(only: str = "") -> list[tuple[str, str, str]]:
-    """All rows; ``only`` is ``plan``, ``start`` or ``share``."""
+    """All rows; ``only`` is ``plan``, ``start``, ``share`` or ``weigh``."""
     rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -104,4 +128,6 @@ def table(only: str = "") -> list[tuple[str, str, str]]:
             rows.append(start_one(folder))
         if only in "share":
             rows += share(folder)
+        if only in "weigh":
+            rows += weigh(folder)
     return rows

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -61,15 +63,22 @@ def use_threads(count: int) -> None:
 
     Linear algebra keeps to one: the last digits of its sums depend on the number.
     """
-    from threadpoolctl import threadpool_limits
-
     from qsmxt.algorithms import parallel
 
     parallel.set_thread_count(count)
-    threadpool_limits(limits=1, user_api="blas")
-    threadpool_limits(limits=count, user_api="openmp")
+    libraries = _libraries(len(sys.modules))
+    libraries.limit(limits=1, user_api="blas")
+    libraries.limit(limits=count, user_api="openmp")
     os.environ["OMP_NUM_THREADS"] = str(count)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> Any:
+    """The libraries with threads of their own; looked for again whenever there are more ``modules`` than before."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def wait_for(file: str) -> None:
