@@ -25,6 +25,7 @@ Provenance in BIDS (extension proposal 28, https://bids.neuroimaging.io/bep028),
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -242,14 +243,22 @@ def _software(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     versions = list(dict.fromkeys(str(record.get("version", "")) for record in records))
     found = [("QSMxT", version) for version in versions]
     for library in LIBRARIES:
-        try:
-            found.append((library, metadata.version(library)))
-        except metadata.PackageNotFoundError:
-            continue
+        number = _version_of(library)
+        if number is not None:
+            found.append((library, number))
     return [
         {"Id": f"{PREFIX}{name.lower()}-{uid(name, number)}", "Label": name, "Version": number}
         for name, number in found
     ]
+
+
+@functools.cache
+def _version_of(library: str) -> str | None:
+    """Version of a library, or nothing if it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _environment() -> dict[str, str]:

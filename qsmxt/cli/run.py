@@ -206,7 +206,7 @@ def process(
     options: Options, settings: Settings, resources: Resources, prepared: list[Any], skipped: list[Outcome]
 ) -> list[Outcome]:
     """Run the units, and write what belongs to the dataset as a whole whatever happens to them."""
-    from qsmxt.workflows.dataset import finish_dataset, start_dataset
+    from qsmxt.workflows.dataset import Finisher, finish_dataset, start_dataset
     from qsmxt.workflows.orientation import run_orientations
     from qsmxt.workflows.participants import run_units
     from qsmxt.workflows.resources import threads_per_node
@@ -220,18 +220,33 @@ def process(
     facts = run_facts(options)
     start_dataset(context, settings, subjects, facts)
     outcomes = list(skipped)
+    finisher = Finisher(context, units_to_finish(settings, resources, prepared, skipped), facts)
     try:
         if prepared:
             try:
                 work_dir.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"work folder {work_dir}: cannot be made ({error.strerror}); use -w") from None
-            outcomes += run_units(prepared, settings, context, work_dir, resources)
+            outcomes += run_units(prepared, settings, context, work_dir, resources, finisher)
             units = [item.unit for item in prepared]
             outcomes += run_orientations(units, outcomes, settings, context, work_dir, resources)
     finally:
-        finish_dataset(context, subjects, outcomes, facts)
+        finish_dataset(context, subjects, outcomes, facts, finisher.close())
     return outcomes
+
+
+def units_to_finish(
+    settings: Settings, resources: Resources, prepared: Sequence[Any], skipped: Sequence[Outcome]
+) -> dict[str, list[str]]:
+    """The units of every subject whose page need not wait for the end: nothing that comes later belongs on it."""
+    from qsmxt.workflows.execution import is_serial
+
+    if is_serial(resources) or settings.outputs.orientation:
+        return {}
+    units: dict[str, list[str]] = {}
+    for item in prepared:
+        units.setdefault(item.unit.subject, []).append(item.unit.name)
+    return {subject: names for subject, names in units.items() if subject not in {o.subject for o in skipped}}
 
 
 def run_facts(options: Options) -> dict[str, Any]:

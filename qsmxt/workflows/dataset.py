@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,6 @@ from qsmxt.bids.outputs import RAW, Derivatives
 from qsmxt.bids.provenance import Run, write_provenance
 from qsmxt.config import Settings, to_toml
 from qsmxt.errors import OutputError
-from qsmxt.reports.assemble import read_records, write_report
-from qsmxt.reports.citations import citation_text, references_bibtex, references_text
-from qsmxt.reports.quality import write_quality_table
 from qsmxt.workflows.unit import Context
 from qsmxt.workflows.watch import Outcome
 
@@ -41,26 +39,73 @@ def start_dataset(context: Context, settings: Settings, subjects: Sequence[str],
 
 
 def finish_dataset(
-    context: Context, subjects: Sequence[str], outcomes: Sequence[Outcome], facts: Mapping[str, Any] | None = None
+    context: Context,
+    subjects: Sequence[str],
+    outcomes: Sequence[Outcome],
+    facts: Mapping[str, Any] | None = None,
+    finished: Collection[str] = (),
 ) -> None:
-    """Write provenance, the pages of the subjects, the citations and the outcome; a failure here loses no map."""
-    out_dir = context.out_dir
-    facts = facts or {}
-    this = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    """Write what is due at the end: all of the subjects but those ``finished`` before, and what sums up over them."""
+    from qsmxt.reports.assemble import read_records
+    from qsmxt.reports.quality import write_quality_table
+
     for subject in subjects:
-        done = {outcome.name for outcome in outcomes if outcome.status == "done"}
-        _write_provenance(out_dir, subject, done, this, {RAW: context.bids_dir})
-        problems = {o.name: o.reason for o in outcomes if o.subject == subject and o.status != "done"}
-        try:
-            write_report(out_dir, subject, problems)
-            write_text(Derivatives(out_dir).logs(subject) / "outcome.txt", _outcome_text(subject, outcomes))
-        except Exception:
-            logger.exception("sub-%s: the page could not be written", subject)
-    write_citations(out_dir)
-    write_quality_table(out_dir, read_records(out_dir))
+        if subject not in finished:
+            finish_subject(context, subject, outcomes, facts or {})
+    write_citations(context.out_dir)
+    write_quality_table(context.out_dir, read_records(context.out_dir))
+
+
+def finish_subject(context: Context, subject: str, outcomes: Sequence[Outcome], facts: Mapping[str, Any]) -> None:
+    """Write provenance, page and outcome of a subject; a failure here loses no map."""
+    from qsmxt.reports.assemble import write_report
+
+    run = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    done = {outcome.name for outcome in outcomes if outcome.status == "done"}
+    _write_provenance(context.out_dir, subject, done, run, {RAW: context.bids_dir})
+    problems = {o.name: o.reason for o in outcomes if o.subject == subject and o.status != "done"}
+    try:
+        write_report(context.out_dir, subject, problems)
+        write_text(Derivatives(context.out_dir).logs(subject) / "outcome.txt", _outcome_text(subject, outcomes))
+    except Exception:
+        logger.exception("sub-%s: the page could not be written", subject)
+
+
+class Finisher:
+    """Finishes a subject as soon as all its units are done, while those of others still run.
+
+    The program itself has little to do meanwhile, and at the end of thousands of subjects much would be left.
+    ``units`` holds the names of the units of every subject that may be finished before the end.
+    """
+
+    def __init__(self, context: Context, units: Mapping[str, Collection[str]], facts: Mapping[str, Any]) -> None:
+        self.context, self.facts = context, facts
+        self.finished: set[str] = set()
+        self._units = {subject: tuple(names) for subject, names in units.items()}
+        self._left = {subject: set(names) for subject, names in units.items()}
+        self._thread = ThreadPoolExecutor(1)
+
+    def __call__(self, name: str, subject: str) -> None:
+        """A unit is done."""
+        left = self._left.get(subject)
+        if left and name in left:
+            left.discard(name)
+            if not left:
+                self._thread.submit(self._finish, subject)
+
+    def _finish(self, subject: str) -> None:
+        finish_subject(self.context, subject, [Outcome(n, subject, "done") for n in self._units[subject]], self.facts)
+        self.finished.add(subject)
+
+    def close(self) -> set[str]:
+        """Wait for what has begun; the subjects that are finished."""
+        self._thread.shutdown()
+        return self.finished
 
 
 def _write_provenance(out_dir: Path, subject: str, done: set[str], run: Run, roots: Mapping[str, Path]) -> None:
+    from qsmxt.reports.assemble import read_records
+
     records = read_records(out_dir, subject)
     for unit in sorted(done):
         own = [record for record in records if record["unit"] == unit]
@@ -73,6 +118,9 @@ def _write_provenance(out_dir: Path, subject: str, done: set[str], run: Run, roo
 
 def write_citations(out_dir: Path) -> None:
     """``references.txt``, ``logs/CITATION.md`` and ``logs/CITATION.bib`` from all that ran into this dataset."""
+    from qsmxt.reports.assemble import read_records
+    from qsmxt.reports.citations import citation_text, references_bibtex, references_text
+
     records = read_records(out_dir)
     if records:
         write_text(out_dir / "references.txt", references_text(records))

@@ -30,7 +30,7 @@ from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
 
 logger = logging.getLogger("qsmxt")
 
-#: Most units in one nipype workflow; its bookkeeping grows with the square of the nodes.
+#: Most units in one nipype workflow: the first node waits until it is built.
 BATCH = 100
 
 
@@ -97,9 +97,17 @@ def check_size(unit: ProcessingUnit, size: Size) -> None:
 
 
 def run_units(
-    prepared: Sequence[Prepared], settings: Settings, context: Context, work_dir: Path, resources: Resources
+    prepared: Sequence[Prepared],
+    settings: Settings,
+    context: Context,
+    work_dir: Path,
+    resources: Resources,
+    done: Callable[[str, str], None] | None = None,
 ) -> list[Outcome]:
-    """Run all units; none stops another, unless that was asked for. Outcomes come in the order of the units."""
+    """Run all units; none stops another, unless that was asked for. Outcomes come in the order of the units.
+
+    ``done`` is told the name and subject of every unit as soon as all is made of it.
+    """
     warn_of_memory(prepared, resources)
     if not prepared:
         return []
@@ -108,7 +116,7 @@ def run_units(
         make_progress({unit_node_name(item.unit): expected_seconds(item) for item in prepared}) as progress,
         compiled_ahead(first.groups, first.unit, context.code, work_dir, resources) as kernels,
     ):
-        run = _Run(settings, context, work_dir, resources, progress, kernels)
+        run = _Run(settings, context, work_dir, resources, progress, kernels, done)
         outcomes = _run_batches(prepared, settings, work_dir, run, 1 if is_serial(resources) else BATCH)
     subjects = {unit_node_name(item.unit): item.unit.subject for item in prepared}
     write_taken(context.out_dir, run.taken, subjects)
@@ -189,17 +197,19 @@ class _Run:
         resources: Resources,
         progress: Progress,
         kernels: Mapping[str, Path],
+        done: Callable[[str, str], None] | None,
     ) -> None:
         self.settings, self.context, self.work_dir, self.resources = settings, context, work_dir, resources
-        self.progress, self.kernels = progress, kernels
+        self.progress, self.kernels, self.done = progress, kernels, done
         self.taken: list[dict[str, Any]] = []
 
     def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
         """Run some units in one workflow."""
         workflows = [(item.unit, self._unit_workflow(item)) for item in batch]
         outcomes, taken = run_workflows(
-            workflows, self.settings, self.context, self.work_dir, self.resources, progress=self.progress
-        )
+            workflows, self.settings, self.context, self.work_dir, self.resources, progress=self.progress,
+            done=self.done,
+        )  # fmt: skip
         self.taken += taken
         return outcomes
 
@@ -221,6 +231,7 @@ def run_workflows(
     resources: Resources,
     *,
     progress: Progress | None = None,
+    done: Callable[[str, str], None] | None = None,
 ) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
     """Run workflows side by side; what became of the unit of each, and what every node took."""
     from nipype.pipeline import engine as pe
@@ -239,6 +250,8 @@ def run_workflows(
             node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
         whole.add_nodes([workflow])
     plugin = make_plugin(resources, watch)
+    if done is not None:
+        watch.done = _teller(plugin, context.out_dir, done)
     problem = ""
     try:
         whole.run(plugin=plugin)
@@ -246,6 +259,21 @@ def run_workflows(
         problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         logger.debug("workflow ended with an error", exc_info=True)
     return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", watch.taken)
+
+
+def _teller(plugin: Any, out_dir: Path, done: Callable[[str, str], None]) -> Callable[[str, str], None]:
+    """What tells of a unit as soon as it is written what its nodes took."""
+
+    def tell(name: str, subject: str) -> None:
+        node = name.replace("+", "plus")
+        own = [row for row in getattr(plugin, "taken", ()) if str(row["node"]).partition(".")[0] == node]
+        try:
+            add_rows(Derivatives(out_dir).logs(subject) / RESOURCES, own)
+        except (OSError, QSMxTError) as error:
+            logger.debug("%s: %s", name, error)
+        done(name, subject)
+
+    return tell
 
 
 def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]], subjects: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class Watch:
     """Follows nodes through nipype's status callback.
 
     If ``clean`` is given, the work folder there of a unit goes away when the last of its nodes is finished.
-    ``progress`` is told what begins and ends. In a ``serial`` run nipype says of the nodes that it leaves out after a
-    failure that they ended, but not that they began.
+    ``progress`` is told what begins and ends, ``done`` the name and subject of a unit that is finished. In a
+    ``serial`` run nipype says of the nodes that it leaves out after a failure that they ended, but not that they began.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Watch:
         serial: bool = False,
     ) -> None:
         self.units, self.clean, self.serial = units, clean, serial
+        self.done: Callable[[str, str], None] | None = None
         self.begun: set[str] = set()
         self.taken: list[dict[str, Any]] = []
         self._before = (0.0, 0.0)
@@ -82,8 +83,15 @@ class Watch:
             self.finished[name].add(node.name)
             self._note(node)
             self.progress.ended(name, node.name)
-            if self.clean is not None and self.is_done(name):
-                shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
+            if self.is_done(name):
+                self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        """All nodes of a unit are finished."""
+        if self.clean is not None:
+            shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
+        if self.done is not None:
+            self.done(self.units[name].name, self.units[name].subject)
 
     def _measure(self) -> None:
         """Look at the clocks before a node that runs in this process."""

@@ -100,3 +100,15 @@ def test_time_of_a_serial_run_is_measured_and_other_units_keep_theirs(tmp_path):
     assert (tmp_path / "logs/sub-3/resources.tsv").read_text().count("sub-3_MEGRE.load") == 1
     found = [line.split("\t")[:2] for line in lines[1:]]
     assert [name for name, _ in found] == [f"{OTHER.name}.load", f"{UNIT.name}.load"] and found[1][1] == "9.0"
+
+
+def test_a_unit_is_announced_once_and_only_if_all_of_it_was_made():
+    done: list[tuple[str, str]] = []
+    watch = _watch()
+    watch.done = lambda name, subject: done.append((name, subject))
+    watch(_node(UNIT.name, "load"), "end")
+    assert done == []
+    watch(_node(UNIT.name, "publish_qsm"), "end")
+    watch(_node(OTHER.name, "load"), "exception")
+    watch(_node(OTHER.name, "publish_qsm"), "end")
+    assert done == [(UNIT.name, "1")]
