@@ -166,6 +166,11 @@ def test_one_echo_gives_no_relaxation_but_all_the_rest():
         plan_unit(unit(1), config.load(flags={"outputs": {"r2star": True, "qsm": False}}))
 
 
+def test_the_region_of_the_inversion_is_saved_where_it_is_another_than_that_of_the_map(planned):
+    plan = planned(sections=("magnitude,bet,support,peel",))
+    assert plan.saved("qsm")[2:5] == ("mask", "reliable_mask", "support_mask")
+
+
 TWO_PASS = _method("merging", "two", ("reliable_chi", "reliable_mask", "filled_chi", "mask"), ("chi",))
 
 
