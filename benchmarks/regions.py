@@ -152,13 +152,13 @@ def segment(
     ``qsm`` is ``template`` (its susceptibility map guides), ``painted`` (a map made from its atlas does) or ``none``.
     """
     found = find_template(None, [], template_home(voxel))
-    size, iterations = SCHEDULES["fast" if fast else "default"]
+    size, whole, fine = SCHEDULES["fast" if fast else "default"]
     images = {key: str(getattr(found, key)) for key in ("t1w", "magnitude", "chi", "brain")}
     images["chi"] = images["chi"] if qsm == "template" else ""
     atlases = [{"name": a.name, "labels": str(a.labels), "table": str(a.table)} for a in found.atlases]
     plan: dict[str, Any] = {
-        "resolution": size, "iterations": iterations, "channels": "anatomy" if qsm == "none" else "auto", "notes": [],
-        "template": images, "stripped": False, "atlases": atlases, "t1w": None,
+        "resolution": size, "whole": whole, "fine": fine, "channels": "anatomy" if qsm == "none" else "auto",
+        "notes": [], "template": images, "stripped": False, "atlases": atlases, "t1w": None,
     }  # fmt: skip
     arrays = {"combined_magnitude": own.magnitude, "mask": own.mask, "chi": own.chi}
     with scratch() as folder:

@@ -41,6 +41,9 @@ TISSUES: tuple[tuple[frozenset[str], float], ...] = tuple(
     )
 )
 
+#: How many of them, from the first, are deep grey matter.
+_DEEP = 9
+
 #: Words beside which the others mean something else.
 _OTHER = frozenset({"gyrus", "hippocampus", "fornix"})
 
@@ -57,10 +60,38 @@ def normative_chi(name: str) -> float | None:
     >>> [normative_chi(name) for name in ("Left-Pallidum", "GPe_R", "RN-l", "dentate gyrus", "ctx-lh-insula", "AMY")]
     [0.131, 0.131, 0.1, None, 0.02, None]
     """
+    tissue = _tissue(name)
+    return None if tissue is None else TISSUES[tissue][1]
+
+
+def is_deep(name: str) -> bool:
+    """Whether the region ``name`` is deep grey matter.
+
+    >>> [is_deep(name) for name in ("Left-Thalamus", "STN_R", "ctx-lh-insula", "fornix")]
+    [True, True, False, False]
+    """
+    tissue = _tissue(name)
+    return tissue is not None and tissue < _DEEP
+
+
+def _tissue(name: str) -> int | None:
+    """Place in the list of tissues of the one that a name tells."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     if words & _OTHER:
         return None
-    return next((chi for known, chi in TISSUES if words & known), None)
+    return next((place for place, (known, _) in enumerate(TISSUES) if words & known), None)
+
+
+def deep_nuclei(atlases: Sequence[Mapping[str, Any]]) -> Volume | None:
+    """Where the atlases have deep grey matter, on the grid of the first one that has any; ``None`` if none has."""
+    for atlas in atlases:
+        regions = read_regions(Path(atlas["table"]) if atlas["table"] else None)
+        deep = [region.index for region in regions if is_deep(region.name)]
+        labels = reg.read_volume(atlas["labels"])
+        inside = np.isin(labels.array, deep)
+        if inside.any():
+            return labels.with_array(inside)
+    return None
 
 
 def synthetic_chi(atlases: Sequence[Mapping[str, Any]]) -> Volume | None:

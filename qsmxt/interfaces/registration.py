@@ -34,14 +34,8 @@ CHI_RANGE = (-0.15, 0.25)
 #: Grid on which two placements are compared, mm.
 _COARSE = 4.0
 
-#: Voxels below which a deformable registration goes to the full resolution.
-_SMALL = 400_000
-
 #: Voxels that a linear stage looks at; six or twelve parameters gain nothing from more.
 _SAMPLES = 60_000
-
-#: Words of HDF5's checksum.
-_WORD = 0xFFFFFFFF
 
 #: Oversampling of labels in transport, and most points for which it is affordable.
 _FINE, _MOST_POINTS = 2, 30_000_000
@@ -205,12 +199,12 @@ def register_rigid(
     The fixed image should be the one with the smaller coverage. The search starts from every placement (or from
     ``starts``, matrices from the fixed to the moving world) on a coarse grid, and the best of the results is refined.
     """
-    best = _search(fixed, moving, mask, folder / "rigid", starts)
+    best = search(fixed, moving, mask, folder / "rigid", starts)
     fine = Stage("Rigid", (4.0, 2.0, 1.0), (200, 100, 30))
-    return _run(fixed, moving, [fine], best, folder / "rigid", mask)
+    return run_linear(fixed, moving, [fine], best, folder / "rigid", mask)
 
 
-def _search(
+def search(
     fixed: Volume,
     moving: Volume,
     mask: np.ndarray | None,
@@ -222,7 +216,7 @@ def _search(
     found = []
     for number, start in enumerate(placements(fixed, moving) if starts is None else starts):
         initial = write_affine(start, Path(f"{prefix}-start{number}.mat"))
-        file = _run(fixed, moving, [coarse], initial, Path(f"{prefix}-coarse{number}-"), mask)
+        file = run_linear(fixed, moving, [coarse], initial, Path(f"{prefix}-coarse{number}-"), mask)
         found.append((similarity(fixed, moving, [file], mask), -number, file))
     return max(found)[2]
 
@@ -236,62 +230,21 @@ def mirrored_similarity(fixed: Volume, moving: Volume, rigid: str, mask: np.ndar
     mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
     mirror[0, 3] = 2 * _centre(moving)[0]
     turned = Volume(moving.array, mirror @ moving.affine)
-    found = _run(fixed, turned, [Stage("Rigid", (8.0, 4.0), (200, 100))], rigid, folder / "mirrored", mask)
+    found = run_linear(fixed, turned, [Stage("Rigid", (8.0, 4.0), (200, 100))], rigid, folder / "mirrored", mask)
     return similarity(fixed, turned, [found], mask)
 
 
-def register_template(
-    fixed: Sequence[Volume],
-    moving: Sequence[Volume],
-    mask: np.ndarray | None,
-    folder: Path,
-    *,
-    iterations: Sequence[int],
-) -> tuple[str, str]:
-    """Transform of a template to a subject: rigid, affine, then symmetric and diffeomorphic with all channels.
-
-    Parameters
-    ----------
-    fixed, moving
-        Channels of subject and template, the anatomical one first; the linear stages use that one only.
-    mask
-        Where the deformable stage compares, on the grid of the subject.
-    folder
-        Where the files go.
-    iterations
-        Of the deformable stage at an eighth, a quarter, half and the whole of the resolution; small images have at
-        least 10 at the last, which costs little there.
-
-    Returns
-    -------
-    forward, inverse
-        Files that bring the template to the subject, and the subject to the template.
-    """
-    best = _search(fixed[0], moving[0], None, folder / "template")
-    stages = [Stage(kind, (8.0, 4.0, 2.0), (500, 250, 100)) for kind in ("Rigid", "Affine")]
-    affine = _run(fixed[0], moving[0], stages, best, folder / "affine", None)
-    if fixed[0].array.size < _SMALL:
-        iterations = [*iterations[:-1], max(10, iterations[-1])]
-    convergence = f"[{'x'.join(str(n) for n in iterations)},1e-6,10]"
-    prefix = folder / "template"
-    _run_deformable(fixed, moving, convergence, affine, prefix, mask)
-    files = f"{prefix}Composite.h5", f"{prefix}InverseComposite.h5"
-    for file in files:
-        forget_times(Path(file))
-    return files
-
-
-def _run(
+def run_linear(
     fixed: Volume, moving: Volume, stages: Sequence[Stage], initial: str, prefix: Path, mask: np.ndarray | None
 ) -> str:
     """Linear stages; returns the one file into which they are collapsed."""
-    images = _Pointers()
+    images = Pointers()
     f, m = images.add(fixed), images.add(moving)
     arguments = ["--dimensionality", "3", "-r", initial]
     for stage in stages:
         metric = f"MI[{f},{m},1,32,Regular,{_sampling(fixed, mask):g}]"
         arguments += [*stage.arguments(fixed, metric), "-x", images.masks(fixed, mask)]
-    _call(arguments, images, prefix)
+    call(arguments, images, prefix)
     return f"{prefix}0GenericAffine.mat"
 
 
@@ -301,25 +254,7 @@ def _sampling(fixed: Volume, mask: np.ndarray | None) -> float:
     return float(np.clip(_SAMPLES / count, 0.02, 1.0))
 
 
-def _run_deformable(
-    fixed: Sequence[Volume],
-    moving: Sequence[Volume],
-    convergence: str,
-    initial: str,
-    prefix: Path,
-    mask: np.ndarray | None,
-) -> None:
-    images = _Pointers()
-    arguments = ["--dimensionality", "3", "-r", initial, "--transform", "SyN[0.2,3,0]"]
-    for number, (f, m) in enumerate(zip(fixed, moving, strict=True)):
-        kind, scale = ("MI", 32) if number == 0 else ("CC", 2)
-        arguments += ["--metric", f"{kind}[{images.add(f)},{images.add(m)},1,{scale}]"]
-    arguments += ["--convergence", convergence, "--shrink-factors", "8x4x2x1", "--smoothing-sigmas", "3x2x1x0vox"]
-    arguments += ["-x", images.masks(fixed[0], mask)]
-    _call(arguments, images, prefix, composite=True)
-
-
-class _Pointers:
+class Pointers:
     """Images as arguments of ANTs, kept alive while it works."""
 
     def __init__(self) -> None:
@@ -340,19 +275,9 @@ class _Pointers:
         return f"[{get_pointer_string(self.kept[-1])},NA]"
 
 
-def _call(arguments: list[str], images: _Pointers, prefix: Path, *, composite: bool = False) -> None:
-    fixed = [
-        "-u",
-        "0",
-        "-z",
-        "1",
-        "--float",
-        "1",
-        "--random-seed",
-        str(SEED),
-        "--write-composite-transform",
-        str(int(composite)),
-    ]
+def call(arguments: list[str], images: Pointers, prefix: Path) -> None:
+    """Run antsRegistration with a fixed seed."""
+    fixed = ["-u", "0", "-z", "1", "--float", "1", "--random-seed", str(SEED), "--write-composite-transform", "0"]
     try:
         ants().registration(fixed=[*arguments, *fixed, "--output", str(prefix)], moving=None)
     except RuntimeError as error:
@@ -456,16 +381,27 @@ def _block_mean(fine: np.ndarray) -> np.ndarray:
     return mean
 
 
+def part(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
+    """A box of the volume."""
+    shift = np.eye(4)
+    shift[:3, 3] = [s.start for s in box]
+    return Volume(np.ascontiguousarray(volume.array[box]), volume.affine @ shift)
+
+
+def regridded(volume: Volume, size: Sequence[float]) -> Volume:
+    """Empty grid that covers the volume with voxels of about ``size`` mm."""
+    lengths = [n * v for n, v in zip(volume.array.shape, volume.voxel_size, strict=True)]
+    shape = tuple(max(1, round(length / edge)) for length, edge in zip(lengths, size, strict=True))
+    factors = [n / m for n, m in zip(volume.array.shape, shape, strict=True)]
+    scale = np.diag([*factors, 1.0])
+    scale[:3, 3] = [0.5 * f - 0.5 for f in factors]
+    return Volume(np.zeros(shape, np.float32), volume.affine @ scale)
+
+
 def at_resolution(volume: Volume, size: float, box: tuple[slice, slice, slice] | None = None) -> Volume:
     """Grid that covers the volume, or a box of it, with isotropic voxels of ``size`` mm, no finer than the volume."""
-    box = box or (slice(0, volume.array.shape[0]), slice(0, volume.array.shape[1]), slice(0, volume.array.shape[2]))
-    edges = np.maximum(volume.voxel_size, size)
-    lengths = [(s.stop - s.start) * v for s, v in zip(box, volume.voxel_size, strict=True)]
-    shape = tuple(max(1, round(length / edge)) for length, edge in zip(lengths, edges, strict=True))
-    factors = [(s.stop - s.start) / n for s, n in zip(box, shape, strict=True)]
-    scale = np.diag([*factors, 1.0])
-    scale[:3, 3] = [s.start - 0.5 + 0.5 * f for s, f in zip(box, factors, strict=True)]
-    return Volume(np.zeros(shape, np.float32), volume.affine @ scale)
+    inside = volume if box is None else part(volume, box)
+    return regridded(inside, [max(size, edge) for edge in volume.voxel_size])
 
 
 def similarity(fixed: Volume, moving: Volume, transforms: Sequence[str], mask: np.ndarray | None) -> float:
@@ -483,54 +419,3 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Dice coefficient of two masks."""
     total = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / total if total else 0.0
-
-
-def forget_times(path: Path) -> None:
-    """Set the times in the object headers of an HDF5 file to zero, so that equal content means equal bytes.
-
-    A version 2 header is ``OHDR``, version, flags, four times of four bytes if flag 0x20 is set, two words if flag
-    0x10 is set, the length of what follows in ``2**(flags & 3)`` bytes, that, and a checksum over all before it.
-    """
-    content = bytearray(path.read_bytes())
-    at = content.find(b"OHDR")
-    while at >= 0:
-        version, flags = content[at + 4], content[at + 5]
-        width = 1 << (flags & 3)
-        begin = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-        end = begin + width + int.from_bytes(content[begin : begin + width], "little")
-        stored = int.from_bytes(content[end : end + 4], "little")
-        if version == 2 and flags & 0x20 and end + 4 <= len(content) and stored == _checksum(bytes(content[at:end])):
-            content[at + 6 : at + 22] = bytes(16)
-            content[end : end + 4] = _checksum(bytes(content[at:end])).to_bytes(4, "little")
-        at = content.find(b"OHDR", at + 4)
-    path.write_bytes(content)
-
-
-def _checksum(data: bytes) -> int:
-    """The hash lookup3 (little endian, initial value 0) that HDF5 uses for its metadata."""
-    a = b = c = (0xDEADBEEF + len(data)) & _WORD
-    position = 0
-    while len(data) - position > 12:
-        a, b, c = (x + y & _WORD for x, y in zip((a, b, c), _words(data[position : position + 12]), strict=True))
-        a, c = (a - c & _WORD) ^ _turned(c, 4), c + b & _WORD
-        b, a = (b - a & _WORD) ^ _turned(a, 6), a + c & _WORD
-        c, b = (c - b & _WORD) ^ _turned(b, 8), b + a & _WORD
-        a, c = (a - c & _WORD) ^ _turned(c, 16), c + b & _WORD
-        b, a = (b - a & _WORD) ^ _turned(a, 19), a + c & _WORD
-        c, b = (c - b & _WORD) ^ _turned(b, 4), b + a & _WORD
-        position += 12
-    a, b, c = (x + y & _WORD for x, y in zip((a, b, c), _words(data[position:].ljust(12, b"\0")), strict=True))
-    for count_c, count_a, count_b in ((14, 11, 25), (16, 4, 14)):
-        c = (c ^ b) - _turned(b, count_c) & _WORD
-        a = (a ^ c) - _turned(c, count_a) & _WORD
-        b = (b ^ a) - _turned(a, count_b) & _WORD
-    return (c ^ b) - _turned(b, 24) & _WORD
-
-
-def _words(data: bytes) -> tuple[int, int, int]:
-    x, y, z = (int.from_bytes(data[k : k + 4], "little") for k in (0, 4, 8))
-    return x, y, z
-
-
-def _turned(value: int, count: int) -> int:
-    return ((value << count) | (value >> (32 - count))) & _WORD

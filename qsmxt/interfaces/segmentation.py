@@ -14,12 +14,14 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, isdefined, traits
 
 from qsmxt.algorithms.statistics.regions import Region, region_statistics
+from qsmxt.bids.atomic import write_json
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.interfaces import registration as reg
 from qsmxt.interfaces.base import Interface, StepInputSpec
+from qsmxt.interfaces.deformable import Deformation, align_linearly, deform, refine, write_both_ways
 from qsmxt.interfaces.derivatives import FolderOutputSpec
-from qsmxt.interfaces.normative import synthetic_chi
+from qsmxt.interfaces.normative import deep_nuclei, synthetic_chi
 from qsmxt.interfaces.regions import FREESURFER, dictionary, named, read_regions, regions_text, table_text
 from qsmxt.interfaces.registration import Volume
 from qsmxt.interfaces.state import State, digest, digest_files
@@ -39,6 +41,12 @@ RIGID_GRID = 1.5
 #: How far beyond the brain registration looks, and how much of the head it keeps, mm.
 MARGIN, ROOM = 8.0, 16.0
 
+#: Grid of the deformation of the whole brain, mm.
+WHOLE_GRID = 2.0
+
+#: How far around the deep nuclei it is refined, how far beyond the brain mask that looks (mm), and its most voxels.
+FOCUS_ROOM, FOCUS_MARGIN, FOCUS_VOXELS = 12.0, 2.0, 1.5e6
+
 #: Maps that are measured, in the order of the table.
 MEASURED = (
     "chi", "chi_paramagnetic", "chi_diamagnetic", "r2star", "t2star", "s0", "combined_magnitude",
@@ -51,8 +59,8 @@ _NOISE = {"chi": "field_noise", "r2star": "r2star_noise"}
 #: Maps carried to other spaces.
 _CARRIED = ("chi", "r2star")
 
-#: Most derivatives of a unit that a table can be made of.
-_SOURCES = ("qsm", "swi", "r2star", "t2star", "separation", "orientation")
+#: Outputs of a unit whose records the table is made of; a test compares them with all that a unit can give.
+OUTPUTS = ("qsm", "swi", "r2star", "t2star", "separation", "orientation")
 
 
 class AnatomyFingerprintInputSpec(BaseInterfaceInputSpec):
@@ -133,9 +141,7 @@ class RegisterAnatomy(Interface):
         work = Registration(Path(folder), plan, state)
         work.align_t1w()
         if plan["template"] is not None:
-            shared = Path(self.inputs.cache) if isdefined(self.inputs.cache) else None
-            key = digest(self.inputs.plan, self.inputs.fingerprint, self.inputs.code)
-            work.align_template(shared, key)
+            work.align_template(Path(self.inputs.cache) if isdefined(self.inputs.cache) else None, self.inputs.code)
         labels = None
         if plan["engine"] is not None:
             labels = self._segment(plan, Path(folder))
@@ -208,49 +214,100 @@ class Registration:
                 "check both headers"
             )
 
-    def align_template(self, shared: Path | None, key: str) -> None:
-        """Template to T1w, or to the gradient echo where there is none; T1w alone is registered once for all runs."""
+    def align_template(self, shared: Path | None, code: str) -> None:
+        """Template to T1w, or to the gradient echo where there is none.
+
+        The whole brain by anatomy, once for all scans that share a T1-weighted image; then the regions of interest of
+        this scan, by susceptibility, too.
+        """
         template = self.plan["template"]
-        subject, images, mask = self._channels(template)
-        place = self.folder
-        if self.t1w is not None and len(subject) == 1 and not self.plan["stripped"] and shared is not None:
-            place = shared / key
-        with locked(place):
-            made = place / "done"
-            if not made.exists() or place == self.folder:
-                reg.register_template(subject, images, mask, place, iterations=self.plan["iterations"])
-                made.touch()
-        self.forward, self.inverse = (str(place / f"template{kind}Composite.h5") for kind in ("", "Inverse"))
-        value = reg.similarity(subject[0], images[0], [self.forward], mask)
+        source = self.t1w if self.t1w is not None else self.gre
+        moving = reg.read_volume(self._anatomical(template))
+        whole = self._whole_brain(source, moving, shared, code)
+        fine = self._refined(source, moving, whole)
+        parts = [*([fine] if fine else []), whole]
+        self.forward, self.inverse = write_both_ways(parts, self.folder)
+        grid = reg.at_resolution(source, WHOLE_GRID)
+        around = self._around(grid, [self.rigid] if self.rigid else [])
+        value = reg.similarity(grid.with_array(reg.resample(source, grid, [])), moving, [self.forward], around)
         self._judge("similarity_template", value, LEAST_SIMILARITY)
         if template["brain"] and self.mask is not None:
             brain = reg.read_volume(template["brain"])
             chain = [*([self.rigid] if self.rigid else []), self.forward]
             there = reg.resample(brain, self.magnitude, chain) > 0.5
-            whole = float(self.mask.sum()) * float(np.prod(self.magnitude.voxel_size)) > WHOLE_BRAIN
-            self._judge("overlap_of_brain_masks", reg.overlap(there, self.mask), LEAST_OVERLAP if whole else 0.0)
+            entire = float(self.mask.sum()) * float(np.prod(self.magnitude.voxel_size)) > WHOLE_BRAIN
+            self._judge("overlap_of_brain_masks", reg.overlap(there, self.mask), LEAST_OVERLAP if entire else 0.0)
 
-    def _channels(self, template: dict[str, Any]) -> tuple[list[Volume], list[Volume], np.ndarray | None]:
-        """Channels of subject and template, the anatomical one first, and where they are compared."""
+    def _anatomical(self, template: dict[str, Any]) -> str:
+        """The image of the template that is compared with the anatomical image of the subject."""
+        if self.t1w is not None and template["t1w"]:
+            return str(template["t1w"])
+        return str(template["magnitude"] or template["t1w"])
+
+    def _whole_brain(self, source: Volume, moving: Volume, shared: Path | None, code: str) -> Deformation:
+        """Template to the anatomical image; of a T1-weighted one found now or by another scan before."""
+        stripped = self.plan["stripped"]
+        images = [path for path in (self.plan["t1w"], self._anatomical(self.plan["template"])) if path]
+        brain = self.plan["template"]["brain"]
+        place = self.folder / "whole"
+        if self.t1w is not None and not stripped and shared is not None:
+            chosen = [self.plan["whole"], code]
+            place = shared / digest(digest_files([*images, *([brain] if brain else [])]), *chosen)
+        with locked(place):
+            record = place / "deformation.json"
+            if not record.exists():
+                made = self._register_whole(source, moving, place)
+                write_json(record, asdict(made))
+            found = json.loads(record.read_text(encoding="utf-8"))
+        return Deformation(**found)
+
+    def _register_whole(self, source: Volume, moving: Volume, place: Path) -> Deformation:
+        """Rigid, affine, deformable; where the template's brain is, or the mask if the template shows a brain alone.
+
+        Images are taken to the grid of the deformation first; what is finer has no say in it.
+        """
+        stripped, iterations = self.plan["stripped"], self.plan["whole"]
         to_grid = [self.rigid] if self.rigid else []
-        inverted = [True] * len(to_grid)
-        source = self.t1w if self.t1w is not None else self.gre
-        grid = reg.at_resolution(source, self.plan["resolution"], self._box(source, to_grid))
-        anatomical = reg.resample(source, grid, [])
-        around = self._around(grid, to_grid)
-        if self.plan["stripped"] and around is not None:
-            anatomical = anatomical * around
-        subject = [grid.with_array(anatomical)]
-        name = "t1w" if self.t1w is not None and template["t1w"] else None
-        path = template["t1w"] if name else template["magnitude"] or template["t1w"] or template["magnitude"]
-        images = [reg.read_volume(path)]
-        guide = self._template_chi(template)
+        use_mask = self.mask is not None and (stripped or self.t1w is None)
+        grid = reg.at_resolution(source, WHOLE_GRID, self._box(source, to_grid) if use_mask else None)
+        fixed = grid.with_array(reg.resample(source, grid, []))
+        around = self._around(grid, to_grid) if use_mask else None
+        if stripped and around is not None:
+            fixed = fixed.with_array(fixed.array * around)
+        coarse = reg.at_resolution(moving, WHOLE_GRID)
+        there = coarse.with_array(reg.resample(moving, coarse, []))
+        affine = align_linearly(fixed, there, place)
+        if around is None and self.plan["template"]["brain"]:
+            brain = reg.read_volume(self.plan["template"]["brain"])
+            inside = reg.resample(brain, grid, [affine]) > 0.5
+            box = reg.box_around(inside, [ROOM / v for v in grid.voxel_size])
+            if box is not None:
+                fixed = reg.part(fixed, box)
+                around = dilate(inside[box], Grid.from_affine(fixed.affine, fixed.array.shape), MARGIN)
+        return deform([fixed], [there], around, place / "whole", iterations=iterations, affine=affine)
+
+    def _refined(self, source: Volume, moving: Volume, whole: Deformation) -> Deformation | None:
+        """The rest of the deformation around the deep nuclei of the atlases; ``None`` where there are none."""
+        interest = deep_nuclei(self.plan["atlases"])
+        if interest is None:
+            return None
+        coarse = reg.at_resolution(source, WHOLE_GRID)
+        inside = reg.resample(interest, coarse, whole.forward(), interpolation="nearestNeighbor") > 0.5
+        box = reg.box_around(inside, [FOCUS_ROOM / v for v in coarse.voxel_size])
+        if box is None:
+            return None
+        room = reg.part(coarse, box)
+        size = max(self.plan["resolution"], (room.array.size * np.prod(room.voxel_size) / FOCUS_VOXELS) ** (1 / 3))
+        grid = reg.regridded(room, [max(size, v) for v in source.voxel_size])
+        to_grid = [self.rigid] if self.rigid else []
+        subject, images = [grid.with_array(reg.resample(source, grid, []))], [moving]
+        guide = self._template_chi(self.plan["template"])
         if guide is not None and self.chi is not None:
             clipped = self.chi.with_array(np.clip(self.chi.array, *reg.CHI_RANGE))
-            subject.append(grid.with_array(reg.resample(clipped, grid, to_grid, inverted)))
+            subject.append(grid.with_array(reg.resample(clipped, grid, to_grid, [True] * len(to_grid))))
             images.append(guide.with_array(np.clip(guide.array, *reg.CHI_RANGE)))
-        compared = around if len(subject) > 1 or self.plan["stripped"] else None
-        return subject, images, compared
+        mask = self._around(grid, to_grid, FOCUS_MARGIN) if len(subject) > 1 or self.t1w is None else None
+        return refine(subject, images, whole, mask, self.folder / "fine", iterations=self.plan["fine"])
 
     def _template_chi(self, template: dict[str, Any]) -> Volume | None:
         """The template's susceptibility, painted from its atlas if it has none; ``None`` if it shall not guide."""
@@ -266,7 +323,7 @@ class Registration:
         there = reg.resample(mask, source, to_source, [True] * len(to_source)) > 0.5
         return reg.box_around(there, [ROOM / v for v in source.voxel_size])
 
-    def _around(self, grid: Volume, to_grid: list[str]) -> np.ndarray | None:
+    def _around(self, grid: Volume, to_grid: list[str], margin: float = MARGIN) -> np.ndarray | None:
         """The brain mask and its surroundings on another grid."""
         from qsmxt.algorithms.morphology import dilate
 
@@ -274,7 +331,7 @@ class Registration:
             return None
         mask = self.magnitude.with_array(self.mask)
         there = reg.resample(mask, grid, to_grid, [True] * len(to_grid)) > 0.5
-        return dilate(there, Grid.from_affine(grid.affine, there.shape), MARGIN)
+        return dilate(there, Grid.from_affine(grid.affine, there.shape), margin)
 
     def _judge(self, name: str, value: float, least: float) -> None:
         self.quality[name] = round(value, 4)
@@ -286,25 +343,18 @@ class Registration:
 
 
 class SegmentRegionsInputSpec(StepInputSpec):
-    """Transforms, labels and the derivatives to measure."""
+    """Transforms, labels and the derivatives to measure: a record and a digest for each of :data:`OUTPUTS`."""
 
     anatomy = traits.Str(mandatory=True, desc="transforms (JSON)")
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
     bids_dir = traits.Str(mandatory=True, desc="root of the source dataset")
     version = traits.Str(mandatory=True, desc="version of QSMxT")
     fingerprint = traits.Str(mandatory=True, desc="digest of the files of the anatomy")
-    record_qsm = traits.Str(desc="record of the susceptibility map")
-    record_swi = traits.Str(desc="record of the SWI")
-    record_r2star = traits.Str(desc="record of R2*")
-    record_t2star = traits.Str(desc="record of T2*")
-    record_separation = traits.Str(desc="record of the separation")
-    record_orientation = traits.Str(desc="record of the map of several orientations")
-    fingerprint_qsm = traits.Str(desc="digest of the susceptibility map")
-    fingerprint_swi = traits.Str(desc="digest of the SWI")
-    fingerprint_r2star = traits.Str(desc="digest of R2*")
-    fingerprint_t2star = traits.Str(desc="digest of T2*")
-    fingerprint_separation = traits.Str(desc="digest of the separation")
-    fingerprint_orientation = traits.Str(desc="digest of the map of several orientations")
+
+
+for _output in OUTPUTS:
+    SegmentRegionsInputSpec.add_class_trait(f"record_{_output}", traits.Str(desc=f"record of the output {_output}"))
+    SegmentRegionsInputSpec.add_class_trait(f"fingerprint_{_output}", traits.Str(desc=f"digest of {_output}"))
 
 
 class SegmentRegions(Interface):
@@ -368,7 +418,7 @@ class _Writer:
     def _read_records(self) -> list[tuple[Path, dict[str, Any]]]:
         """Records of the derivatives, each with the folder that its files are in."""
         found = []
-        for name in _SOURCES:
+        for name in OUTPUTS:
             path = getattr(self.inputs, f"record_{name}")
             if isdefined(path):
                 record = Path(path)
@@ -544,7 +594,7 @@ class _Writer:
 
     def write_table(self) -> None:
         """The statistics as CSV and TSV, and what the columns mean."""
-        from qsmxt.bids.atomic import write_json, write_text
+        from qsmxt.bids.atomic import write_text
 
         table = self.target.path(self.unit, "stats", extension=".tsv")
         write_text(table, table_text(self.rows, tabs=True))
@@ -555,7 +605,6 @@ class _Writer:
 
     def write_record(self) -> Path:
         """Record of the run."""
-        from qsmxt.bids.atomic import write_json
         from qsmxt.interfaces.derivatives import make_record
 
         path = self.target.logs(self.unit.subject) / f"{self.unit.name}_segmentation.json"
@@ -571,7 +620,7 @@ class _Writer:
         """What was chosen, without the places of files."""
         names = {key: [item["name"] for item in self.plan[key]] for key in ("atlases", "precomputed", "rois")}
         template = self.plan["template"]["name"] if self.plan["template"] else None
-        chosen = {key: self.plan[key] for key in ("method", "channels", "resolution", "iterations", "spaces")}
+        chosen = {key: self.plan[key] for key in ("method", "channels", "resolution", "whole", "fine", "spaces")}
         return {**chosen, **names, "template": template}
 
     def _relative(self, path: Path) -> str:

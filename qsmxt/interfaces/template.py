@@ -212,7 +212,7 @@ class AlignRigidly(TemplateInterface):
 
     def compute(self, folder: Path) -> dict[str, Any]:
         """The matrix."""
-        from qsmxt.interfaces.registration import placements, read_affine, write_affine
+        from qsmxt.interfaces.registration import placements, read_affine, run_linear, write_affine
 
         scan, target = self.one("scan"), self.one("template")
         if scan["name"] == target["name"]:
@@ -220,8 +220,8 @@ class AlignRigidly(TemplateInterface):
         fixed, moving = volume_of(target, "reference"), volume_of(scan, "reference")
         initial = write_affine(placements(fixed, moving)[-1], folder / "start.mat")
         levels = _FINE if json.loads(self.inputs.parameters).get("fine") else _COARSE
-        register([fixed], [moving], [linear_stage("Rigid", fixed, levels)], initial, folder / "rigid")
-        return {"name": scan["name"], "matrix": read_affine(str(folder / "rigid0GenericAffine.mat")).tolist()}
+        found = run_linear(fixed, moving, [linear_stage("Rigid", levels)], initial, folder / "rigid", None)
+        return {"name": scan["name"], "matrix": read_affine(found).tolist()}
 
 
 class AlignAffinely(TemplateInterface):
@@ -229,33 +229,21 @@ class AlignAffinely(TemplateInterface):
 
     def compute(self, folder: Path) -> dict[str, Any]:
         """The matrix."""
-        from qsmxt.interfaces.registration import read_affine, write_affine
+        from qsmxt.interfaces.registration import read_affine, run_linear, write_affine
 
         scan, template = self.one("scan"), self.one("template")
         initial = write_affine(np.array(self.one("frame")["matrices"][scan["name"]]), folder / "start.mat")
         fixed, moving = volume_of(template, "reference"), volume_of(scan, "reference")
-        register([fixed], [moving], [linear_stage("Affine", fixed)], initial, folder / "affine", near_brain(template))
-        return {"name": scan["name"], "matrix": read_affine(str(folder / "affine0GenericAffine.mat")).tolist()}
+        near = near_brain(template)
+        found = run_linear(fixed, moving, [linear_stage("Affine")], initial, folder / "affine", near)
+        return {"name": scan["name"], "matrix": read_affine(found).tolist()}
 
 
-def linear_stage(kind: str, fixed: Any, levels: tuple[float, ...] = _COARSE) -> list[str]:
-    """Options of a linear stage on grids of ``levels``, mm; what the coarse ones leave over is for the deformation."""
-    factors = [max(1, round(level / min(fixed.voxel_size))) for level in levels]
-    steps = "x".join(str(round(100 / 2**number)) for number in range(len(levels)))
-    return [
-        "--transform", f"{kind}[0.1]", "--metric", "MI[{f0},{m0},1,32,Regular,0.5]",
-        "--convergence", f"[{steps},1e-6,10]", "--shrink-factors", "x".join(map(str, factors)),
-        "--smoothing-sigmas", "x".join(f"{level / 2:g}" for level in levels) + "mm",
-    ]  # fmt: skip
+def linear_stage(kind: str, levels: tuple[float, ...] = _COARSE) -> Any:
+    """A linear stage on grids of ``levels``, mm; what the coarse ones leave over is for the deformation."""
+    from qsmxt.interfaces.registration import Stage
 
-
-def deformable_stage(schedule: Sequence[int]) -> list[str]:
-    """Options of the deformable stage: mutual information of magnitudes, correlation of susceptibility maps."""
-    steps = "x".join(str(n) for n in schedule)
-    return [
-        "--transform", "SyN[0.2,3,0]", "--metric", "MI[{f0},{m0},1,32]", "--metric", "CC[{f1},{m1},1,2]",
-        "--convergence", f"[{steps},1e-6,10]", "--shrink-factors", "8x4x2x1", "--smoothing-sigmas", "3x2x1x0vox",
-    ]  # fmt: skip
+    return Stage(kind, levels, tuple(round(100 / 2**number) for number in range(len(levels))))
 
 
 def near_brain(template: Mapping[str, Any]) -> np.ndarray:
@@ -266,37 +254,6 @@ def near_brain(template: Mapping[str, Any]) -> np.ndarray:
     size = np.linalg.norm(np.array(template["affine"])[:3, :3], axis=0)
     near: np.ndarray = distance_transform_edt(~mask, sampling=size) <= _COMPARED
     return near
-
-
-def register(
-    fixed: Sequence[Any],
-    moving: Sequence[Any],
-    stages: Sequence[Sequence[str]],
-    initial: str,
-    prefix: Path,
-    mask: np.ndarray | None = None,
-) -> None:
-    """Run antsRegistration with fixed seed; ``{f0}``, ``{m0}`` in stages stand for channels."""
-    from ants.internal import get_pointer_string
-
-    from qsmxt.errors import InputError
-    from qsmxt.interfaces.registration import SEED, ants, to_ants
-
-    images = {f"f{n}": to_ants(volume).clone("float") for n, volume in enumerate(fixed)}
-    images |= {f"m{n}": to_ants(volume).clone("float") for n, volume in enumerate(moving)}
-    pointers = {name: str(get_pointer_string(image)) for name, image in images.items()}
-    arguments = ["--dimensionality", "3", "-r", initial]
-    arguments += [word.format(**pointers) for stage in stages for word in stage]
-    if mask is not None:
-        images["mask"] = to_ants(fixed[0].with_array(mask)).clone("unsigned char")
-        arguments += ["-x", f"[{get_pointer_string(images['mask'])},NA]"]
-    arguments += ["-u", "0", "-z", "1", "--float", "1", "--random-seed", str(SEED)]
-    try:
-        ants().registration(
-            fixed=[*arguments, "--write-composite-transform", "0", "--output", str(prefix)], moving=None
-        )
-    except RuntimeError as error:
-        raise InputError(f"registration failed ({error}); expected two heads that overlap, check orientation") from None
 
 
 class CentreMaps(TemplateInterface):
@@ -341,17 +298,15 @@ class Deform(TemplateInterface):
 
     def compute(self, folder: Path) -> dict[str, Any]:
         """Files of the displacement and its inverse."""
+        from qsmxt.interfaces.deformable import deform
         from qsmxt.interfaces.registration import write_affine
 
         scan, template = self.one("scan"), self.one("template")
         initial = write_affine(np.array(self.one("frame")["matrices"][scan["name"]]), folder / "start.mat")
         fixed, moving = ([volume_of(state, key) for key in CHANNELS] for state in (template, scan))
-        stage = deformable_stage(json.loads(self.inputs.parameters)["schedule"])
-        register(fixed, moving, [stage], initial, folder / "syn", near_brain(template))
-        return {
-            "name": scan["name"], "warp": str(folder / "syn1Warp.nii.gz"),
-            "inverse": str(folder / "syn1InverseWarp.nii.gz"),
-        }  # fmt: skip
+        schedule = json.loads(self.inputs.parameters)["schedule"]
+        made = deform(fixed, moving, near_brain(template), folder / "syn", iterations=schedule, affine=initial)
+        return {"name": scan["name"], "warp": made.warp, "inverse": made.inverse}
 
 
 class BalanceShape(TemplateInterface):
@@ -360,19 +315,20 @@ class BalanceShape(TemplateInterface):
     def compute(self, folder: Path) -> dict[str, Any]:
         """The frame with it; ``moved`` is its root mean square, mm."""
         from qsmxt.algorithms.template import inverse_displacement
+        from qsmxt.interfaces.transforms import Displacement, read_displacement, write_displacement
 
         frame, template = self.one("frame"), self.one("template")
         weights = {scan["name"]: scan["weight"] for scan in self.many("scans")}
         total, weight = np.zeros((*frame["shape"], 3)), 0.0
         for placement in self.many("placements"):
-            total += weights[placement["name"]] * read_displacement(placement["warp"])
+            total += weights[placement["name"]] * read_displacement(placement["warp"]).field
             weight += weights[placement["name"]]
         mean = total / weight
         size = frame["affine"][0][0]
         shape = size * inverse_displacement(mean / size)
         inside = np.load(template["files"]["mask"]) > 0.5
         files = save_state_arrays(folder, {"shape": shape.astype(np.float32), "unshape": mean.astype(np.float32)})
-        files["transform"] = write_displacement(shape, frame, folder / "shape.nii.gz")
+        files["transform"] = write_displacement(Displacement(shape, np.array(frame["affine"])), folder / "shape.nii.gz")
         moved = float(np.sqrt((shape[inside] ** 2).sum(axis=-1).mean()))
         return {**frame, "files": files, "moved": moved}
 
@@ -509,28 +465,6 @@ def volume_of(state: Mapping[str, Any], key: str) -> Any:
     from qsmxt.interfaces.registration import Volume
 
     return Volume(np.load(state["files"][key]), np.array(state["affine"]))
-
-
-def read_displacement(path: str) -> np.ndarray:
-    """Displacement ``(x, y, z, 3)`` in a file of ANTs, mm to the right, front and top."""
-    from qsmxt.interfaces.registration import ants
-
-    field = ants().image_read(path).numpy().astype(np.float64)
-    turned: np.ndarray = field * np.array([-1.0, -1.0, 1.0])
-    return turned
-
-
-def write_displacement(field: np.ndarray, frame: Mapping[str, Any], path: Path) -> str:
-    """Inverse of :func:`read_displacement`, on the grid of the template."""
-    from qsmxt.interfaces.registration import ants, to_ants
-
-    like = to_ants(grid_of(frame))
-    turned = np.ascontiguousarray(field * np.array([-1.0, -1.0, 1.0]), dtype=np.float32)
-    image = ants().from_numpy(
-        turned, origin=like.origin, spacing=like.spacing, direction=like.direction, has_components=True
-    )
-    ants().image_write(image, str(path))
-    return str(path)
 
 
 def save_state_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -16,13 +16,13 @@ from qsmxt.interfaces.template import (
     TemplateInterface,
     near_brain,
     near_standard_brain,
-    read_displacement,
     similarities,
     slabwise_median,
     streaming_deviation,
     streaming_mean,
     volume_of,
 )
+from qsmxt.interfaces.transforms import Displacement, read_displacement, write_composite
 
 #: Suffix and unit of what is averaged.
 _SUFFIX = {
@@ -96,8 +96,8 @@ class WriteScanInTemplate(TemplateWriter):
             written.append(save_volume(root / name, array, affine, unit_label=unit, sidecar={**common, **extra}))
         forward, backward = _both_ways(scan, frame, placement)
         to, back = (root / given["transforms"][way] for way in ("to", "from"))
-        written.append(write_h5(forward, affine, to))
-        written.append(write_h5(backward, np.array(scan["affine"]), back))
+        written.append(write_composite([Displacement(forward, affine)], to))
+        written.append(write_composite([Displacement(backward, np.array(scan["affine"]))], back))
         return written, {"scan": scan["name"], "moved_mm": _distance(forward, frame, scan)}
 
 
@@ -127,40 +127,14 @@ def _both_ways(
 
     start = positions(tuple(frame["shape"])) @ affine[:3, :3].T + affine[:3, 3]
     points = moved(start, np.load(frame["files"]["shape"])) if "files" in frame else start
-    points = moved(points, read_displacement(placement["warp"])) if "warp" in placement else points
+    points = moved(points, read_displacement(placement["warp"]).field) if "warp" in placement else points
     forward = points @ matrix[:3, :3].T + matrix[:3, 3] - start
     own, back = np.array(scan["affine"]), np.linalg.inv(matrix)
     begin = positions(tuple(scan["shape"])) @ own[:3, :3].T + own[:3, 3]
     points = begin @ back[:3, :3].T + back[:3, 3]
-    points = moved(points, read_displacement(placement["inverse"])) if "inverse" in placement else points
+    points = moved(points, read_displacement(placement["inverse"]).field) if "inverse" in placement else points
     points = moved(points, np.load(frame["files"]["unshape"])) if "files" in frame else points
     return forward, points - begin
-
-
-def write_h5(field: np.ndarray, affine: np.ndarray, path: Path) -> Path:
-    """A displacement (mm, to the right, front and top) as a composite transform of ITK; the same bytes every time."""
-    import io
-
-    import h5py
-
-    from qsmxt.bids.atomic import write_bytes
-
-    flip = np.array([-1.0, -1.0, 1.0])
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    direction = flip[:, None] * affine[:3, :3] / size
-    fixed = np.concatenate([field.shape[:3], flip * affine[:3, 3], size, direction.ravel()]).astype(np.float64)
-    values = np.ascontiguousarray((field * flip).transpose(2, 1, 0, 3), dtype=np.float32).ravel()
-    text = h5py.string_dtype("ascii")
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver="earliest") as file:
-        for name, value in (("HDFVersion", "1.12"), ("ITKVersion", "5.4"), ("OSName", ""), ("OSVersion", "")):
-            file.create_dataset(name, (1,), dtype=text, data=[value])
-        group = file.create_group("TransformGroup")
-        group.create_dataset("0/TransformType", (1,), dtype=text, data=["CompositeTransform_float_3_3"])
-        group.create_dataset("1/TransformType", (1,), dtype=text, data=["DisplacementFieldTransform_float_3_3"])
-        group.create_dataset("1/TransformFixedParameters", data=fixed)
-        group.create_dataset("1/TransformParameters", data=values, compression="gzip", compression_opts=3)
-    return write_bytes(path, buffer.getvalue())
 
 
 class WriteTemplate(TemplateWriter):
@@ -197,6 +171,7 @@ class LinkToStandard(TemplateWriter):
         import shutil
 
         from qsmxt.interfaces import registration as reg
+        from qsmxt.interfaces.deformable import align_linearly, deform, write_both_ways
 
         template, images = self.one("template"), given["images"]
         key = "t1w" if given["anatomy"] == "t1w" or "magnitude" not in images else "magnitude"
@@ -208,7 +183,9 @@ class LinkToStandard(TemplateWriter):
             moving.append(reg.read_volume(images["chi"]))
         folder = root.parent / "link"
         folder.mkdir(parents=True, exist_ok=True)
-        found = reg.register_template(fixed, moving, near_brain(template), folder, iterations=given["schedule"])
+        affine = align_linearly(fixed[0], moving[0], folder)
+        made = deform(fixed, moving, near_brain(template), folder / "link", iterations=given["schedule"], affine=affine)
+        found = write_both_ways([made], folder)
         stem = root / f"tpl-{given['cohort']}" / "anat" / f"tpl-{given['cohort']}"
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = []

@@ -29,10 +29,11 @@ from qsmxt.interfaces.segmentation import AnatomyFingerprint, RegisterAnatomy, S
 #: Methods that are programs, one module of :mod:`qsmxt.external` each.
 ENGINES = ("synthseg", "fastsurfer", "freesurfer")
 
-#: Iterations of the deformable stage at an eighth, a quarter, half and all of the resolution.
-SCHEDULES: dict[str, tuple[float, tuple[int, ...]]] = {
-    "default": (1.0, (100, 70, 50, 10)),
-    "fast": (2.0, (100, 70, 20, 0)),
+#: Grid of the refinement around the deep nuclei (mm), iterations at 16, 8, 4 and 2 mm of the whole brain, and of the
+#: refinement at four times, twice and once its grid.
+SCHEDULES: dict[str, tuple[float, tuple[int, ...], tuple[int, ...]]] = {
+    "default": (1.0, (100, 70, 50, 10), (50, 50, 20)),
+    "fast": (2.0, (100, 70, 20, 0), (50, 50, 30)),
 }
 
 #: Spaces other than those of templates.
@@ -90,13 +91,13 @@ def plan_segmentation(
             f"{', '.join(str(path) for path in derivatives.values()) or 'no folder'}"
         )
     rois = existing(unit, {"": bids_dir, **derivatives}, "roi")
-    size, iterations = SCHEDULES["fast" if settings.seg_fast else "default"]
+    size, whole, fine = SCHEDULES["fast" if settings.seg_fast else "default"]
     if t1w is None:
         notes.append(f"{unit.name}: no T1-weighted image; the template is registered to the gradient echo itself")
         precomputed = [item for item in precomputed if item["space"] != "T1w"]
     values: dict[str, Any] = {
         "method": method, "engine": engine, "channels": settings.seg_channels, "resolution": size,
-        "iterations": list(iterations), "t1w": None if t1w is None else str(t1w),
+        "whole": list(whole), "fine": list(fine), "t1w": None if t1w is None else str(t1w),
         "t1w_uri": None if t1w is None else bids_uri(t1w, bids_dir), "spaces": list(settings.output_spaces),
         "template": None if template is None else _images(template), "stripped": False,
         "atlases": [] if template is None or method != "atlas" else _atlases(template),

@@ -19,8 +19,10 @@ from qsmxt.config import SegmentationSettings
 from qsmxt.errors import MissingInputError, MissingProgramError, ParameterError
 from qsmxt.geometry import Grid
 from qsmxt.interfaces.registration import overlap
+from qsmxt.interfaces.segmentation import OUTPUTS, SegmentRegions
 from qsmxt.phantom.dataset import TRUTH, write_bids
 from qsmxt.phantom.template import template
+from qsmxt.workflows.plan import OUTPUTS as unit_outputs
 from qsmxt.workflows.segmentation import choose_t1w, existing, plan_segmentation
 
 #: A quick reconstruction: what is tested here comes after it.
@@ -146,6 +148,12 @@ def test_without_t1w_and_with_labels_that_exist(dataset, tmp_path):
     assert [row["region"] for row in rows[:2]] == ["Left-Thalamus", "Left-Caudate"]
     for row in rows:
         assert float(row["mean"]) == pytest.approx(chi[true == int(row["index"])].mean(), abs=1e-6)
+
+
+def test_every_output_of_a_unit_can_be_measured():
+    assert tuple(unit_outputs) == OUTPUTS
+    traits = SegmentRegions().inputs.traits()
+    assert {f"{kind}_{name}" for kind in ("record", "fingerprint") for name in OUTPUTS} <= traits.keys()
 
 
 def unit(*t1w: str, session: str | None = None) -> ProcessingUnit:
