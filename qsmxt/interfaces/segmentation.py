@@ -249,13 +249,13 @@ class Registration:
         stripped = self.plan["stripped"]
         images = [path for path in (self.plan["t1w"], self._anatomical(self.plan["template"])) if path]
         brain = self.plan["template"]["brain"]
-        place = self.folder / "whole"
+        place = own = self.folder / "whole"
         if self.t1w is not None and not stripped and shared is not None:
             chosen = [self.plan["whole"], code]
             place = shared / digest(digest_files([*images, *([brain] if brain else [])]), *chosen)
         with locked(place):
             record = place / "deformation.json"
-            if not record.exists():
+            if place == own or not record.exists():
                 made = self._register_whole(source, moving, place)
                 write_json(record, asdict(made))
             found = json.loads(record.read_text(encoding="utf-8"))
@@ -307,7 +307,9 @@ class Registration:
             subject.append(grid.with_array(reg.resample(clipped, grid, to_grid, [True] * len(to_grid))))
             images.append(guide.with_array(np.clip(guide.array, *reg.CHI_RANGE)))
         mask = self._around(grid, to_grid, FOCUS_MARGIN) if len(subject) > 1 or self.t1w is None else None
-        return refine(subject, images, whole, mask, self.folder / "fine", iterations=self.plan["fine"])
+        alone = len(subject) == 1 and self.t1w is not None and bool(self.plan["template"]["t1w"])
+        prefix = self.folder / "fine"
+        return refine(subject, images, whole, mask, prefix, iterations=self.plan["fine"], same_contrast=alone)
 
     def _template_chi(self, template: dict[str, Any]) -> Volume | None:
         """The template's susceptibility, painted from its atlas if it has none; ``None`` if it shall not guide."""

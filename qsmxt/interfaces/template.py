@@ -28,8 +28,8 @@ from qsmxt.interfaces.state import digest
 #: Bands around masks, mm: what of the magnitude guides registration, and where deformation is compared.
 RIM, _COMPARED = 4.0, 6.0
 
-#: Room around the brains on the grid of the template, mm.
-_MARGIN = 10.0
+#: Room around the brains on the grid of the template, and around the deep nuclei where they are refined, mm.
+_MARGIN, _DEEP_ROOM = 10.0, 12.0
 
 #: Values that a median holds in memory at once.
 _MEDIAN_VALUES = 40_000_000
@@ -106,11 +106,11 @@ class PrepareScan(TemplateInterface):
     """Read the maps of a scan and make its channels."""
 
     def compute(self, folder: Path) -> dict[str, Any]:
-        """Arrays as ``.npy``; all on the grid of the susceptibility map."""
+        """Arrays as ``.npy``; all on the grid of the susceptibility map but labels, which keep theirs."""
         from scipy.ndimage import distance_transform_edt
 
         from qsmxt.algorithms.template import sharpness
-        from qsmxt.interfaces.registration import CHI_RANGE, Volume, correct_bias, read_volume, resample
+        from qsmxt.interfaces.registration import CHI_RANGE, Volume, correct_bias, read_volume
 
         given = json.loads(self.inputs.parameters)
         chi = read_volume(given["maps"]["chi"])
@@ -128,17 +128,20 @@ class PrepareScan(TemplateInterface):
         arrays["reference"] = np.where(outside <= RIM, anatomical, 0).astype(np.float32)
         arrays["guide"] = np.where(mask, np.clip(chi.array, *CHI_RANGE), 0).astype(np.float32)
         arrays["mask"] = mask
+        extra: dict[str, Any] = {}
         if given.get("labels"):
             labels = read_volume(given["labels"])
-            same = labels.array.shape == chi.array.shape and np.allclose(labels.affine, chi.affine, atol=1e-3)
-            arrays["labels"] = (
-                labels.array if same else resample(labels, chi, [], interpolation="nearestNeighbor")
-            ).astype(np.int32)
+            arrays["labels"] = labels.array.astype(np.int32)
+            extra = {"labels_affine": labels.affine.tolist()}
+            deep = np.isin(labels.array, given.get("deep", ()))
+            if deep.any():
+                extra["deep_corners"] = corners_of(deep, labels.affine)
         return {
             "name": given["name"], "weight": given["weight"], "affine": chi.affine.tolist(),
             "files": save_state_arrays(folder, arrays),
             "sharpness": sharpness(arrays["reference"], mask, chi.voxel_size),
             "corners": corners_of(mask, chi.affine), "voxel_size": list(chi.voxel_size), "shape": list(mask.shape),
+            **extra,
         }  # fmt: skip
 
 
@@ -275,38 +278,77 @@ class CentreMaps(TemplateInterface):
             size = json.loads(self.inputs.parameters).get("voxel_size")
             size = float(size or max(1.0, min(min(scan["voxel_size"]) for scan in scans)))
             affine, shape = _grid_around(scans, matrices, size)
-        return {"affine": affine, "shape": shape, "matrices": {name: m.tolist() for name, m in matrices.items()}}
+        frame = {"affine": affine, "shape": shape, "matrices": {name: m.tolist() for name, m in matrices.items()}}
+        return {**frame, "deep": _deep_box(scans, matrices, np.array(affine), shape)}
+
+
+def _extent(
+    scans: Sequence[Mapping[str, Any]], matrices: Mapping[str, np.ndarray], key: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest coordinates of the corners ``key`` of all scans that have them, in the template's world."""
+    corners = []
+    for scan in (scan for scan in scans if key in scan):
+        points = np.column_stack([np.array(scan[key]), np.ones(8)])
+        corners.append((points @ np.linalg.inv(matrices[scan["name"]]).T)[:, :3])
+    return (np.min(corners, axis=(0, 1)), np.max(corners, axis=(0, 1))) if corners else None
 
 
 def _grid_around(
     scans: Sequence[Mapping[str, Any]], matrices: Mapping[str, np.ndarray], size: float
 ) -> tuple[list[list[float]], list[int]]:
     """Axes to the right, front and top of the mean head; isotropic voxels."""
-    corners = []
-    for scan in scans:
-        points = np.column_stack([np.array(scan["corners"]), np.ones(8)])
-        corners.append((points @ np.linalg.inv(matrices[scan["name"]]).T)[:, :3])
-    low, high = np.min(corners, axis=(0, 1)) - _MARGIN, np.max(corners, axis=(0, 1)) + _MARGIN
+    found = _extent(scans, matrices, "corners")
+    assert found is not None
+    low, high = found[0] - _MARGIN, found[1] + _MARGIN
     shape = np.ceil((high - low) / size).astype(int)
     affine = np.diag([size, size, size, 1.0])
     affine[:3, 3] = 0.5 * (low + high) - 0.5 * size * (shape - 1)
     return affine.tolist(), shape.tolist()
 
 
+def _deep_box(
+    scans: Sequence[Mapping[str, Any]], matrices: Mapping[str, np.ndarray], affine: np.ndarray, shape: Sequence[int]
+) -> list[list[int]] | None:
+    """First and last voxel, axis by axis, of the box around everybody's deep nuclei; ``None`` without labels of them.
+
+    Scans without labels are taken to have them where the others do.
+    """
+    found = _extent(scans, matrices, "deep_corners")
+    if found is None:
+        return None
+    size, origin = affine[0, 0], affine[:3, 3]
+    low = np.floor((found[0] - _DEEP_ROOM - origin) / size).astype(int).clip(0)
+    high = np.minimum(np.ceil((found[1] + _DEEP_ROOM - origin) / size).astype(int) + 1, shape)
+    box: list[list[int]] = np.column_stack([low, high]).tolist()
+    return box
+
+
 class Deform(TemplateInterface):
-    """Displacement from the template to a scan, by both channels."""
+    """Displacement from the template to a scan.
+
+    The whole brain by anatomy and, where the cohort's labels know deep nuclei, a box around these by both channels at
+    the scale of the small nuclei (:mod:`qsmxt.interfaces.deformable`); without labels the whole brain by both channels.
+    """
 
     def compute(self, folder: Path) -> dict[str, Any]:
         """Files of the displacement and its inverse."""
-        from qsmxt.interfaces.deformable import deform
-        from qsmxt.interfaces.registration import write_affine
+        from qsmxt.interfaces.deformable import Deformation, composed, deform, refine
+        from qsmxt.interfaces.registration import part, write_affine
 
-        scan, template = self.one("scan"), self.one("template")
-        initial = write_affine(np.array(self.one("frame")["matrices"][scan["name"]]), folder / "start.mat")
+        scan, template, frame = self.one("scan"), self.one("template"), self.one("frame")
+        initial = write_affine(np.array(frame["matrices"][scan["name"]]), folder / "start.mat")
         fixed, moving = ([volume_of(state, key) for key in CHANNELS] for state in (template, scan))
-        schedule = json.loads(self.inputs.parameters)["schedule"]
-        made = deform(fixed, moving, near_brain(template), folder / "syn", iterations=schedule, affine=initial)
-        return {"name": scan["name"], "warp": made.warp, "inverse": made.inverse}
+        schedule, near = json.loads(self.inputs.parameters)["schedule"], near_brain(template)
+        if frame.get("deep") is None:
+            made = deform(fixed, moving, near, folder / "syn", iterations=schedule, affine=initial)
+            return {"name": scan["name"], "warp": made.warp, "inverse": made.inverse}
+        whole = deform(fixed[:1], moving[:1], near, folder / "syn", iterations=schedule, affine=initial)
+        first, second, third = (slice(start, stop) for start, stop in frame["deep"])
+        box = (first, second, third)
+        inside = [part(volume, box) for volume in fixed]
+        fine = refine(inside, moving, whole, near[box], folder / "fine", iterations=(*schedule[1:3], 2 * schedule[3]))
+        total = composed(fine, Deformation(whole.warp, whole.inverse), grid_of(frame), folder)
+        return {"name": scan["name"], "warp": total.warp, "inverse": total.inverse}
 
 
 class BalanceShape(TemplateInterface):
@@ -464,7 +506,8 @@ def volume_of(state: Mapping[str, Any], key: str) -> Any:
     """A volume of a state."""
     from qsmxt.interfaces.registration import Volume
 
-    return Volume(np.load(state["files"][key]), np.array(state["affine"]))
+    affine = state.get("labels_affine", state["affine"]) if key == "labels" else state["affine"]
+    return Volume(np.load(state["files"][key]), np.array(affine))
 
 
 def save_state_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

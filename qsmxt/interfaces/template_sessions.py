@@ -39,13 +39,16 @@ class AverageSessions(TemplateInterface):
         keys = [key for key in (*CHANNELS, *AVERAGED) if all(key in scan["files"] for scan in brought)]
         arrays = {key: streaming_mean(brought, key, inside=AVERAGED.get(key, False)) for key in keys}
         arrays["guide"] = np.where(mask, arrays["guide"], 0).astype(np.float32)
+        given, extra = json.loads(self.inputs.parameters), {}
         if all("labels" in scan["files"] for scan in brought):
             arrays["labels"] = most_frequent([np.load(scan["files"]["labels"]) for scan in brought])
+            deep = np.isin(arrays["labels"], given.get("deep", ()))
+            extra = {"deep_corners": corners_of(deep, affine)} if deep.any() else {}
         return {
-            "name": json.loads(self.inputs.parameters)["name"], "weight": 1.0, "affine": frame["affine"],
+            "name": given["name"], "weight": 1.0, "affine": frame["affine"],
             "files": save_state_arrays(folder, {**arrays, "mask": mask}),
             "sharpness": sharpness(arrays["reference"], mask, (size[0], size[1], size[2])),
-            "corners": corners_of(mask, affine), "voxel_size": size, "shape": list(mask.shape),
+            "corners": corners_of(mask, affine), "voxel_size": size, "shape": list(mask.shape), **extra,
         }  # fmt: skip
 
 

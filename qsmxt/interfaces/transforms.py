@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qsmxt.algorithms.template import positions, sampled
 from qsmxt.interfaces.registration import Volume, ants, to_ants
 
 _FLIP = np.array([-1.0, -1.0, 1.0])
@@ -46,6 +47,22 @@ def write_displacement(given: Displacement, path: Path) -> str:
     )
     ants().image_write(image, str(path))
     return str(path)
+
+
+def world(grid: Volume) -> np.ndarray:
+    """Place of every voxel ``(x, y, z, 3)``, mm."""
+    points: np.ndarray = positions(grid.array.shape) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    return points
+
+
+def displaced(points: np.ndarray, by: Displacement) -> np.ndarray:
+    """Where ``points`` (mm) go; beyond the grid of the displacement they stay."""
+    back = np.linalg.inv(by.affine)
+    voxels = points @ back[:3, :3].T + back[:3, 3]
+    inside = np.all((voxels >= -0.5) & (voxels <= np.array(by.field.shape[:3]) - 0.5), axis=-1)
+    moved = np.array(points)
+    moved[inside] += sampled(by.field, voxels[inside])
+    return moved
 
 
 def write_composite(parts: Sequence[Displacement | np.ndarray], path: Path) -> Path:

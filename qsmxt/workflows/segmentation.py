@@ -32,8 +32,8 @@ ENGINES = ("synthseg", "fastsurfer", "freesurfer")
 #: Grid of the refinement around the deep nuclei (mm), iterations at 16, 8, 4 and 2 mm of the whole brain, and of the
 #: refinement at four times, twice and once its grid.
 SCHEDULES: dict[str, tuple[float, tuple[int, ...], tuple[int, ...]]] = {
-    "default": (1.0, (100, 70, 50, 10), (50, 50, 20)),
-    "fast": (2.0, (100, 70, 20, 0), (50, 50, 30)),
+    "default": (1.0, (100, 70, 50, 10), (50, 40, 10)),
+    "fast": (2.0, (100, 70, 20, 0), (50, 50, 20)),
 }
 
 #: Spaces other than those of templates.

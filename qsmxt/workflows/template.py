@@ -16,6 +16,7 @@ from qsmxt.external.templates import Template, find_template
 from qsmxt.interfaces import template as nodes
 from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.interfaces.derivatives import Publish
+from qsmxt.interfaces.normative import is_deep
 from qsmxt.interfaces.state import digest_files
 from qsmxt.interfaces.template_outputs import LinkToStandard, WriteScanInTemplate, WriteTemplate
 from qsmxt.interfaces.template_sessions import AverageSessions, PlaceSession
@@ -190,6 +191,7 @@ class _Builder:
         self.standard, self.target = standard, target
         self.uses_t1w = group.anatomy != "magnitude" and all(scan.t1w is not None for scan in scans)
         self.scans, self.group, self.out_dir, self.code = scans, group, out_dir, code_digest()
+        self.deep = [int(index) for index, name in self._labels()["label_names"].items() if is_deep(name)]
         self.workflow = pe.Workflow(name=WORKFLOW)
         self.prepared: dict[str, Any] = {}
         self.people: dict[str, Any] = {}
@@ -232,7 +234,7 @@ class _Builder:
             files = [*(str(path) for _, path in sorted(scan.maps.items())), *([labels] if labels else [])]
             given = {
                 "name": scan.name, "weight": 1 / sessions[scan.subject],
-                "maps": {key: str(path) for key, path in scan.maps.items()}, "labels": labels,
+                "maps": {key: str(path) for key, path in scan.maps.items()}, "labels": labels, "deep": self.deep,
             }  # fmt: skip
             if self.uses_t1w:
                 given |= {"t1w": str(scan.t1w), "rigid": str(scan.rigid) if scan.rigid else "", "anatomy": "t1w"}
@@ -277,7 +279,7 @@ class _Builder:
         self.own_frames[name] = frame
         return self.node(
             f"{key}_mean_{node_key(name)}", AverageSessions, memory=1.0, brought=brought, frame=frame,
-            parameters={"name": name},
+            parameters={"name": name, "deep": self.deep},
         )  # fmt: skip
 
     def rigid(self) -> None:

@@ -15,6 +15,7 @@ from qsmxt import config
 from qsmxt.algorithms.template import sampled
 from qsmxt.bids.description import write_bidsignore
 from qsmxt.bids.outputs import save_volume
+from qsmxt.bids.units import ProcessingUnit
 from qsmxt.bids.validation import find_validator, validate
 from qsmxt.errors import MissingInputError, ParameterError
 from qsmxt.interfaces.registration import Volume, overlap, read_volume, resample, write_affine
@@ -76,8 +77,22 @@ def _settings(home=None, **values):
     return config.load(flags={"group": group, "segmentation": {"template_dir": str(home) if home else None}})
 
 
-def _run(out, work, nprocs=1, home=None, **values):
-    assert run_group(out, settings=_settings(home, **values), work_dir=work, resources=Resources(nprocs, 8.0)) == 0
+def _run(out, work, nprocs=1, home=None, expected=(), **values):
+    settings, resources = _settings(home, **values), Resources(nprocs, 8.0)
+    assert run_group(out, settings=settings, expected=expected, work_dir=work, resources=resources) == 0
+
+
+def _units_with_t1w(folder, voxel):
+    """The scans of three heads, the first in two sessions, as the source dataset knows them."""
+    units = []
+    for number, session in ((1, "1"), (1, "2"), (2, ""), (3, "")):
+        t1w = simulate_anatomical(_head_settings(number, voxel), (voxel,) * 3)
+        name = f"sub-{number:02d}" + (f"_ses-{session}" if session else "")
+        path = folder / f"{name}_T1w.nii.gz"
+        nib.save(nib.Nifti1Image(t1w.volume, t1w.affine), path)
+        entities = {"subject": f"{number:02d}"} | ({"session": session} if session else {})
+        units.append(ProcessingUnit(entities, t1w=(path,)))
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -212,15 +227,20 @@ def test_names_are_valid_bids(made):
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
-    """Three heads at 6 mm, one in two sessions, from two runs: in either order, by one worker and by two."""
+    """Three heads at 6 mm, one in two sessions, from two runs: in either order, by one worker and by two.
+
+    T1-weighted images guide, to the image of a template at first.
+    """
     folder = tmp_path_factory.mktemp("twice")
+    units = _units_with_t1w(folder, 6.0)
     standard = template(folder / "home", voxel_size=(6.0,) * 3)
     monkeypatch = pytest.MonkeyPatch()
     forwards = module.init_template_wf
     for name, order, nprocs in (("a", 1, 1), ("b", -1, 2)):
         out = _write_heads(folder / name / "out", 3, 6.0, twice=True)
         monkeypatch.setattr(module, "init_template_wf", lambda scans, *more, o=order: forwards(scans[::o], *more))
-        _run(out, folder / name / "work", nprocs, standard.parent, deformable_iterations=1, standard="QSMxTHead")
+        names = {"standard": "QSMxTHead", "target": "QSMxTHead"}
+        _run(out, folder / name / "work", nprocs, standard.parent, units, deformable_iterations=1, **names)
     monkeypatch.undo()
     return folder / "a" / "out", folder / "b" / "out"
 
@@ -235,6 +255,7 @@ def test_same_bytes_for_any_order_and_number_of_workers(twice):
         for name, out in zip("ab", twice, strict=True)
     }
     assert any(path.name.endswith("_xfm.h5") for path in files["a"])
+    assert any(path.name == "tpl-cohort_desc-mean_T1w.nii.gz" for path in files["a"])
     assert files["a"].keys() == files["b"].keys()
     assert [str(path) for path, content in files["a"].items() if content != files["b"][path]] == []
 
