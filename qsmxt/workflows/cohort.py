@@ -142,7 +142,9 @@ def find_cohort(
 
 
 def _add(found: dict[str, dict[str, Any]], entities: dict[str, str], suffix: str, extension: str, path: Path) -> None:
-    """Put a file to its scan, if it is one that counts."""
+    """Put a file to its scan, if it is one that counts; ``label-brain`` of a mask says what ``desc-brain`` says."""
+    if suffix == "mask" and entities.get("label") == "brain" and "description" not in entities:
+        entities = {**{k: v for k, v in entities.items() if k != "label"}, "description": "brain"}
     own = {name: label for name, label in entities.items() if name not in _OF_MAPS}
     empty: dict[str, Any] = {"entities": own, "maps": {}, "labels": [], "tables": [], "rigid": None}
     entry = found.setdefault(scan_name(own), empty)

@@ -155,6 +155,20 @@ def test_incomplete_cohorts_are_named_and_refused_by_rule(tmp_path, caplog):
     check_required(find_cohort(tmp_path, expected=expected[:2]), "all")
 
 
+def test_maps_of_other_software_count_by_their_names(tmp_path):
+    """As SEPIA or a laboratory's own script would name them in BIDS: no desc of ours, a mask with a label."""
+    anat = tmp_path / "sub-1" / "ses-a" / "anat"
+    anat.mkdir(parents=True)
+    for end in ("Chimap", "T2starw", "R2starmap", "label-brain_mask", "space-MNI152NLin6Asym_Chimap"):
+        (anat / f"sub-1_ses-a_acq-x_{end}.nii.gz").write_text("")
+    (scan,) = find_cohort(tmp_path).scans
+    assert scan.columns() == {"participant_id": "sub-1", "session_id": "ses-a", "acq": "x"}
+    assert {key: path.name.removeprefix("sub-1_ses-a_acq-x_") for key, path in scan.maps.items()} == {
+        "chi": "Chimap.nii.gz", "combined_magnitude": "T2starw.nii.gz", "r2star": "R2starmap.nii.gz",
+        "mask": "label-brain_mask.nii.gz",
+    }  # fmt: skip
+
+
 def test_unknown_words_of_a_model_are_named(tmp_path):
     _write_scan(tmp_path, "1", [_row("x", 0.1)])
     with pytest.raises(ParameterError, match="unknown qsm; expected one of chi"):
