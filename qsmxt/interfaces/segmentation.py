@@ -266,6 +266,8 @@ class Registration:
 
         Images are taken to the grid of the deformation first; what is finer has no say in it.
         """
+        from qsmxt.algorithms.morphology import dilate
+
         stripped, iterations = self.plan["stripped"], self.plan["whole"]
         to_grid = [self.rigid] if self.rigid else []
         use_mask = self.mask is not None and (stripped or self.t1w is None)
