@@ -49,22 +49,35 @@ def _along_rows(start: int, stop: int, mask: np.ndarray, out: np.ndarray, step: 
 
 
 @kernel
+def _span(row):
+    """First and one past the last voxel of a row that is not outside; equal if there is none."""
+    low, high = 0, row.size
+    while low < high and row[low] == 0:
+        low += 1
+    while high > low and row[high - 1] == 0:
+        high -= 1
+    return low, high
+
+
+@kernel
 def _along_second(start: int, stop: int, source: np.ndarray, out: np.ndarray, step: float, cap: float) -> None:
     ny, nz = source.shape[1], source.shape[2]
     reach = int(cap / step)
     for x in range(start, stop):
         for y in range(ny):
-            row = out[x, y]
-            row[:] = source[x, y]
+            row, here = out[x, y], source[x, y]
+            for z in range(nz):
+                row[z] = here[z]
+            low, high = _span(here)
             for k in range(-reach, reach + 1):
                 other = y + k
                 add = np.float32((k * step) ** 2)
                 if 0 <= other < ny:
                     near = source[x, other]
-                    for z in range(nz):
+                    for z in range(low, high):
                         row[z] = min(row[z], near[z] + add)
                 else:
-                    for z in range(nz):
+                    for z in range(low, high):
                         row[z] = min(row[z], add)
 
 
@@ -74,19 +87,21 @@ def _along_first(start: int, stop: int, source: np.ndarray, out: np.ndarray, ste
     reach = int(cap / step)
     for x in range(start, stop):
         for y in range(ny):
-            row = out[x, y]
-            row[:] = source[x, y]
+            row, here = out[x, y], source[x, y]
+            for z in range(nz):
+                row[z] = here[z]
+            low, high = _span(here)
             for k in range(-reach, reach + 1):
                 other = x + k
                 add = np.float32((k * step) ** 2)
                 if 0 <= other < nx:
                     near = source[other, y]
-                    for z in range(nz):
+                    for z in range(low, high):
                         row[z] = min(row[z], near[z] + add)
                 else:
-                    for z in range(nz):
+                    for z in range(low, high):
                         row[z] = min(row[z], add)
-            for z in range(nz):
+            for z in range(low, high):
                 row[z] = np.sqrt(row[z])
 
 
@@ -140,14 +155,36 @@ def erode(mask: np.ndarray, grid: Grid, radius: float, *, border: bool = False) 
     if radius <= 0 or not mask.any():
         return mask.copy()
     reach = radius * (1 + TOUCH)
-    return distance(mask, grid, reach + min(grid.voxel_size), border=border) > np.float32(reach)
+    box = _around(mask, (1, 1, 1))
+    part = np.ascontiguousarray(mask[box])
+    inner = grid.with_shape(part.shape)  # type: ignore[arg-type]
+    out = np.zeros(mask.shape, dtype=bool)
+    out[box] = distance(part, inner, reach + min(grid.voxel_size), border=border) > np.float32(reach)
+    return out
+
+
+def _around(mask: np.ndarray, widths: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of ``mask`` wider by so many voxels, as far as there are any: what lies beyond it changes nothing."""
+    start, stop = bounding_box(mask)
+    return tuple(slice(max(0, a - w), b + w) for a, b, w in zip(start, stop, widths, strict=True))
 
 
 def dilate(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
     """Voxels within ``radius`` (mm) of a voxel of ``mask``."""
     grid.check("mask", mask)
     mask = np.ascontiguousarray(mask, dtype=bool)
-    return ~erode(~mask, grid, radius, border=True) if radius > 0 else mask.copy()
+    if radius <= 0 or not mask.any():
+        return mask.copy()
+    box = _around(mask, tuple(int(np.ceil(radius / v)) + 1 for v in grid.voxel_size))
+    outside = ~mask[box]
+    out = np.zeros(mask.shape, dtype=bool)
+    if not outside.any():
+        out[box] = True
+        return out
+    reach = radius * (1 + TOUCH)
+    inner = grid.with_shape(outside.shape)
+    out[box] = distance(outside, inner, reach + min(grid.voxel_size), border=True) <= np.float32(reach)
+    return out
 
 
 def opening(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
@@ -180,10 +217,13 @@ def components(mask: np.ndarray, *, neighbours: int = 6) -> tuple[np.ndarray, np
 
 def largest_component(mask: np.ndarray, *, neighbours: int = 6) -> np.ndarray:
     """The connected component with most voxels (the first in scan order of equals); empty if ``mask`` is empty."""
-    labels, sizes = components(mask, neighbours=neighbours)
-    if sizes.size == 0:
-        return np.zeros(labels.shape, dtype=bool)
-    return labels == int(np.argmax(sizes)) + 1
+    mask = np.asarray(mask, dtype=bool)
+    out = np.zeros(mask.shape, dtype=bool)
+    if mask.any():
+        box = _around(mask, (0, 0, 0))
+        labels, sizes = components(mask[box], neighbours=neighbours)
+        out[box] = labels == int(np.argmax(sizes)) + 1
+    return out
 
 
 def fill_holes(mask: np.ndarray, *, largest: int | None = None) -> np.ndarray:
