@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 #: Most rows of a table on the page; the file holds all.
 _SHOWN = 300
 
-#: Most panels of a figure.
-_PANELS = 24
+#: Most panels of a figure, and most points of a panel that are all links.
+_PANELS, _MOST_LINKS = 24, 300
 
 #: Bytes of pictures of single scans on the page; those that stand out come first.
 BUDGET = 8_000_000
@@ -173,9 +173,16 @@ def _volume(path: Path) -> Any:
     return upright(np.asarray(image.dataobj, dtype=np.float32), image.affine)
 
 
-def _image(data: bytes, title: str) -> str:
+def _image(data: bytes, title: str, links: Sequence[tuple[float, float, str]] = ()) -> str:
     text = base64.b64encode(data).decode()
     image = f'<img alt="{escape(title)}" src="data:image/png;base64,{text}">'
+    if links:
+        points = "".join(
+            f'<a href="{escape(name)}.html" title="{escape(name)}" aria-label="{escape(name)}" '
+            f'style="left:{left:.2f}%;top:{top:.2f}%"></a>'
+            for left, top, name in links
+        )
+        image = f'<div class="points">{image}{points}</div>'
     return f"<figure>{page.scrolled(image, title)}<figcaption>{escape(title)}</figcaption></figure>"
 
 
@@ -251,7 +258,7 @@ def _draw_agreement(axes: Any, pairs: Sequence[tuple[float, float]]) -> None:
 
 
 def quality_figures(rows: Sequence[Row]) -> list[str]:
-    """Distribution of every number in the records; outliers are named."""
+    """Distribution of every number in the records; outliers are named, points lead to the page of the participant."""
     numbers: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -261,18 +268,23 @@ def quality_figures(rows: Sequence[Row]) -> list[str]:
     return [_panels(several, "quality of scans", _draw_quality)] if several else []
 
 
-def _draw_quality(axes: Any, values: Sequence[tuple[str, float]]) -> None:
+def _draw_quality(axes: Any, values: Sequence[tuple[str, float]]) -> list[tuple[float, float, str]]:
+    """Draws the values; returns points that are links, all of them or, of many, the outliers."""
     x = np.array([value for _, value in values])
-    axes.plot(x, (np.arange(x.size) % 7 - 3) / 10, "o", markersize=3, alpha=0.7)
-    for (name, value), flagged in zip(values, statistics.outliers(x), strict=True):
+    y = (np.arange(x.size) % 7 - 3) / 10
+    axes.plot(x, y, "o", markersize=3, alpha=0.7)
+    flags = statistics.outliers(x)
+    for (name, value), flagged in zip(values, flags, strict=True):
         if flagged:
             axes.annotate(name, (value, 0.35), fontsize=6, rotation=45)
     axes.set_yticks([])
     axes.set_ylim(-0.6, 0.9)
+    chosen = range(x.size) if x.size <= _MOST_LINKS else np.flatnonzero(flags)
+    return [(float(x[k]), float(y[k]), values[k][0]) for k in chosen]
 
 
-def _panels(content: Mapping[str, Any], title: str, draw: Callable[..., None]) -> str:
-    """A figure with a panel for every entry, as PNG in HTML."""
+def _panels(content: Mapping[str, Any], title: str, draw: Callable[..., Any]) -> str:
+    """A figure with a panel for every entry, as PNG in HTML; points that ``draw`` returns are links on it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -283,13 +295,22 @@ def _panels(content: Mapping[str, Any], title: str, draw: Callable[..., None]) -
     wide, high = 3 * columns, 2.2 * lines
     figure = Figure(figsize=(wide, high))
     figure.subplots_adjust(0.55 / wide, 0.35 / high, 1 - 0.1 / wide, 1 - 0.3 / high, wspace=0.3, hspace=0.35)
+    links: list[tuple[float, float, str]] = []
     for number, (name, values) in enumerate(shown):
         axes = figure.add_subplot(lines, columns, number + 1)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        draw(axes, values)
+        points = draw(axes, values) or []
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)
+        links += [(*_share(figure, axes, x, y), text) for x, y, text in points]
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     left = len(content) - len(shown)
-    return _image(buffer.getvalue(), title + (f" ({left} more in the tables)" if left > 0 else ""))
+    return _image(buffer.getvalue(), title + (f" ({left} more in the tables)" if left > 0 else ""), links)
+
+
+def _share(figure: Any, axes: Any, x: float, y: float) -> tuple[float, float]:
+    """Place of a point of a panel in the figure, percent from the left and from the top."""
+    axes.get_xlim()  # settles the limits
+    across, up = figure.transFigure.inverted().transform(axes.transData.transform((x, y)))
+    return 100 * float(across), 100 * (1 - float(up))

@@ -29,6 +29,9 @@ thead th { background: #f0f0f0; }
 figure { background: #000; color: #eee; margin: .8rem 0; padding: .5rem; }
 figure .scroll img { display: block; margin: auto; max-width: 100%; }
 figcaption { font-size: .9rem; text-align: center; }
+.points { margin: auto; max-width: 100%; position: relative; width: fit-content; }
+.points a { border-radius: 4px; height: 8px; margin: -4px; position: absolute; width: 8px; }
+.points a:hover { outline: 2px solid #0b57a4; }
 .plot { background: none; color: inherit; border: 1px solid #ccc; }
 .plot svg { display: block; margin: auto; max-width: 100%; }
 .note, .warning, .error { border-left: 5px solid #777; background: #f3f3f3; margin: .4rem 0; padding: .35rem .8rem; }
@@ -46,7 +49,7 @@ td.grade { font-weight: 600; white-space: nowrap; min-width: 0; } .good { color:
 [hidden] { display: none !important; }
 @media (max-width: 40rem) {
   body { padding: .6rem; } td:nth-child(5):last-child { min-width: 14rem; } figure { padding: .2rem; }
-  figure .scroll img { max-width: none; width: 44rem; }
+  figure .scroll img { max-width: none; width: 44rem; } .points { max-width: none; }
 }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .viewer { display: none; }
