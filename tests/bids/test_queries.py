@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +273,22 @@ def test_shared_database_is_built_once_and_reused(dataset: Dataset, tmp_path: Pa
     assert [unit.name for unit in first.units + second.units] == ["sub-1_MEGRE", "sub-2_MEGRE"]
     assert {path.name: path.stat().st_mtime_ns for path in database.iterdir()} == stamps
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_jobs_that_start_at_once_share_one_database(dataset: Dataset, tmp_path: Path) -> None:
+    for subject in "1234":
+        dataset.gradient_echo(f"sub-{subject}", echo_times=(0.01,))
+    find_units(dataset.root, participants=["1"])  # the library is imported before the fork
+    database = tmp_path / "index"
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.map(partial(_names, dataset.root, database), "1234", chunksize=1)
+    assert found == [[f"sub-{subject}_MEGRE"] for subject in "1234"]
+    assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == ["index"]
+    assert _names(dataset.root, database, "3") == ["sub-3_MEGRE"]
+
+
+def _names(root: Path, database: Path, subject: str) -> list[str]:
+    return [unit.name for unit in find_units(root, participants=[subject], database_dir=database).units]
 
 
 def test_database_of_another_dataset(dataset: Dataset, tmp_path: Path) -> None:
