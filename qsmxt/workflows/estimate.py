@@ -10,7 +10,7 @@ from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.workflows.plan import Group, Plan, Step
 
 #: What an interpreter with all libraries takes, bytes.
-INTERPRETER = 1.5e8
+INTERPRETER = 2.2e8
 
 #: CPU seconds per megavoxel: to import one echo, to write one map, to draw one unit.
 READING, WRITING, DRAWING = 0.11, 0.06, 0.15
@@ -55,8 +55,8 @@ def size_of(unit: ProcessingUnit) -> Size:
 
 
 def estimate_import(size: Size) -> Estimate:
-    """Reading holds one stored image as float64 besides all echoes of phase and magnitude."""
-    held = size.bytes_of(("wrapped_phase", "magnitude", "combined_magnitude")) + 16.0 * size.voxels
+    """Reading holds one image, stored and scaled, besides all echoes of phase and magnitude."""
+    held = size.bytes_of(("wrapped_phase", "magnitude", "combined_magnitude")) + 10.0 * size.voxels
     return Estimate((held + INTERPRETER) / _BYTES_PER_GB, READING * size.echoes * size.voxels / 1e6, 1)
 
 
@@ -81,7 +81,7 @@ def _seconds(step: Step, size: Size) -> float:
 def estimate_writing(names: Iterable[str], size: Size) -> Estimate:
     """A map in memory, as file and compressed."""
     names = list(names)
-    memory = 36.0 * size.voxels + INTERPRETER
+    memory = 34.0 * size.voxels + INTERPRETER
     return Estimate(memory / _BYTES_PER_GB, WRITING * len(names) * size.voxels / 1e6, 1)
 
 

@@ -87,7 +87,7 @@ class JointFitParameters:
         "The first echo was unwrapped with ROMEO, a phase offset smoothed over {smoothing} mm was removed, and the "
         "total field was fitted to the complex signal of all echoes."
     ),
-    cost=Cost(bytes_per_voxel=95, threads=2, seconds_per_megavoxel=0.3),
+    cost=Cost(bytes_per_voxel=60, threads=2, seconds_per_megavoxel=0.3),
 )
 def joint_fit(
     wrapped_phase: np.ndarray,
