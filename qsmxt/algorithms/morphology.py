@@ -69,13 +69,12 @@ def _along_second(start: int, stop: int, source: np.ndarray, out: np.ndarray, st
             for z in range(nz):
                 row[z] = here[z]
             low, high = _span(here)
-            for k in range(-reach, reach + 1):
-                other = y + k
+            for k in range(1, reach + 1):
                 add = np.float32((k * step) ** 2)
-                if 0 <= other < ny:
-                    near = source[x, other]
+                if y >= k and y + k < ny:
+                    one, two = source[x, y - k], source[x, y + k]
                     for z in range(low, high):
-                        row[z] = min(row[z], near[z] + add)
+                        row[z] = min(row[z], min(one[z], two[z]) + add)
                 else:
                     for z in range(low, high):
                         row[z] = min(row[z], add)
@@ -91,13 +90,12 @@ def _along_first(start: int, stop: int, source: np.ndarray, out: np.ndarray, ste
             for z in range(nz):
                 row[z] = here[z]
             low, high = _span(here)
-            for k in range(-reach, reach + 1):
-                other = x + k
+            for k in range(1, reach + 1):
                 add = np.float32((k * step) ** 2)
-                if 0 <= other < nx:
-                    near = source[other, y]
+                if x >= k and x + k < nx:
+                    one, two = source[x - k, y], source[x + k, y]
                     for z in range(low, high):
-                        row[z] = min(row[z], near[z] + add)
+                        row[z] = min(row[z], min(one[z], two[z]) + add)
                 else:
                     for z in range(low, high):
                         row[z] = min(row[z], add)
