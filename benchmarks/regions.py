@@ -8,6 +8,7 @@ are those of one process; ANTs works in one thread.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -197,11 +198,12 @@ def rigid_error(file: str, own: Subject) -> float:
     return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
 
 
-def dice_rows(numbers: Sequence[int]) -> list[list[str]]:
+def dice_rows(numbers: Sequence[int], voxel: float = VOXEL) -> list[list[str]]:
     """Dice of the nuclei with what guides the registration: mean, the worst nucleus (mean of both sides), all."""
     rows = []
     for name, options in GUIDES.items():
-        found = [(own, segment(own, **options)) for own in (subject(settings(number)) for number in numbers)]
+        heads = (subject(settings(number, voxel)) for number in numbers)
+        found = [(own, segment(own, voxel=voxel, **options)) for own in heads]
         scores = [dice(result.labels, own.labels) for own, result in found]
         by_tissue: dict[str, list[float]] = {}
         for region in REGIONS:
@@ -428,10 +430,13 @@ _NUCLEI = list(dict.fromkeys(region.abbreviation[:-2] for region in REGIONS))
 
 #: Title, header and maker of every table.
 TABLES: tuple[tuple[str, list[str], Any], ...] = (
-    (
-        "segmentation: Dice of the nuclei",
-        ["guided by", "mean", *_NUCLEI, "smallest", "T1w to GRE, mm", "CPU s"],
-        lambda: dice_rows(range(1, 5)),
+    *(
+        (
+            f"segmentation: Dice of the nuclei at {voxel:g} mm",
+            ["guided by", "mean", *_NUCLEI, "smallest", "T1w to GRE, mm", "CPU s"],
+            functools.partial(dice_rows, heads, voxel),
+        )
+        for voxel, heads in ((VOXEL, range(1, 5)), (1.0, range(1, 3)))
     ),
     ("means of the reconstruction in true regions, error in ppm", ["region", "mean", "largest"], roi_rows_of_all),
     ("difference of 0.02 ppm in the substantia nigra", ["region", "difference", "95 %", "q"], _difference_table),
