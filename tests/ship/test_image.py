@@ -3,8 +3,8 @@
 Apptainer is not in Debian; Charliecloud runs the unpacked image as it would: an unprivileged user, the root read-only,
 the environment and the start of the definition file.
 
-Building takes ten minutes and a base image, so it is asked for: ``QSMXT_BASE_IMAGE`` names an image with Python in the
-local store (it is built upon), or ``QSMXT_IMAGE`` one that was built already.
+Building takes some minutes and a base image in the local store: the one that the Dockerfile names, or another with
+Python that ``QSMXT_BASE_IMAGE`` names. ``QSMXT_IMAGE`` names an image that was built already.
 """
 
 from __future__ import annotations
@@ -29,14 +29,31 @@ TOOLS = ("buildah", "podman", "runc")
 LARGEST = 1.5e9
 
 
+def usual_base() -> str:
+    """The image that the Dockerfile builds upon."""
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def base_image() -> str:
+    """The base image asked for, else the usual one if it is there, else nothing."""
+    if asked := os.environ.get("QSMXT_BASE_IMAGE"):
+        return asked
+    command = ["podman", "--storage-driver", "overlay", "image", "exists", usual_base()]
+    return usual_base() if subprocess.run(command, capture_output=True, check=False).returncode == 0 else ""
+
+
 def missing() -> str:
     """Why no image can be tried here, or nothing."""
     absent = [name for name in TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if absent:
         return f"{', '.join(absent)} not found (Debian: apt-get install buildah podman runc)"
-    if os.environ.get("QSMXT_IMAGE") or os.environ.get("QSMXT_BASE_IMAGE"):
+    if os.environ.get("QSMXT_IMAGE") or base_image():
         return ""
-    return "neither QSMXT_IMAGE nor QSMXT_BASE_IMAGE is set"
+    return (
+        f"{usual_base()} is not in the local store (podman pull), and neither QSMXT_IMAGE nor QSMXT_BASE_IMAGE is set"
+    )
 
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -53,7 +70,7 @@ def run(*command: str) -> str:
 def image() -> str:
     if given := os.environ.get("QSMXT_IMAGE"):
         return given
-    base = os.environ["QSMXT_BASE_IMAGE"]
+    base = base_image()
     certificates = Path("/etc/ssl/certs")
     more = ["-v", f"{certificates}:{certificates}:ro"] if certificates.is_dir() else []
     run("buildah", "build", "--isolation", "chroot", "--storage-driver", "overlay", "--layers", *more,
