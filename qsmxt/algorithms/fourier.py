@@ -3,9 +3,7 @@ r"""Real three-dimensional Fourier transforms in single precision.
 .. math:: F(k) = \sum_r f(r)\, e^{-2\pi i\, k\cdot r}, \qquad k_i = n_i / (N_i v_i) \;\text{cycles/mm}.
 
 Only the non-redundant half of the last axis is kept. ``scipy.fft`` does the work: its result is the same bytes for any
-number of threads. Complex transforms in place are taken from ``ducc0`` (Reinecke, the extra ``fast``) where that is
-installed: they take a quarter less time and are the same bytes for any number of threads too, which its real transforms
-are not. The two libraries differ in the last bits.
+number of threads.
 """
 
 from __future__ import annotations
@@ -15,11 +13,6 @@ import scipy.fft
 
 from qsmxt.algorithms.parallel import thread_count
 from qsmxt.geometry import Grid
-
-try:
-    import ducc0
-except ImportError:
-    ducc0 = None
 
 _AXES = (0, 1, 2)
 
@@ -43,16 +36,12 @@ def filtered(volume: np.ndarray, transfer: np.ndarray) -> np.ndarray:
 
 def complex_forward(volume: np.ndarray) -> np.ndarray:
     """Whole spectrum, complex64 ``(nx, ny, nz)``, of a complex64 ``volume``, whose memory it takes."""
-    if ducc0 is None:
-        return scipy.fft.fftn(volume, axes=_AXES, workers=thread_count(), overwrite_x=True)
-    return ducc0.fft.c2c(volume, axes=_AXES, out=volume, nthreads=thread_count())
+    return scipy.fft.fftn(volume, axes=_AXES, workers=thread_count(), overwrite_x=True)
 
 
 def complex_inverse(spectrum: np.ndarray) -> np.ndarray:
     """Complex64 volume whose whole spectrum is ``spectrum``, whose memory it takes."""
-    if ducc0 is None:
-        return scipy.fft.ifftn(spectrum, axes=_AXES, workers=thread_count(), overwrite_x=True)
-    return ducc0.fft.c2c(spectrum, axes=_AXES, forward=False, inorm=2, out=spectrum, nthreads=thread_count())
+    return scipy.fft.ifftn(spectrum, axes=_AXES, workers=thread_count(), overwrite_x=True)
 
 
 def fast_length(length: int, *, even: bool = False) -> int:

@@ -50,7 +50,7 @@ LABEL = "qsmxt"
 FOLDER, PREFIX = "prov", "bids::prov#"
 
 #: Libraries that compute.
-LIBRARIES = ("numpy", "scipy", "ducc0", "numba", "nibabel", "antspyx", "nipype")
+LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "antspyx", "nipype")
 
 Step = Mapping[str, Any]
 

@@ -70,16 +70,6 @@ def test_same_bytes_for_any_number_of_threads():
     assert results[0] == results[1] == results[2]
 
 
-@pytest.fixture(params=["scipy", "ducc0"])
-def engine(request, monkeypatch):
-    """Each library that may do the complex transforms."""
-    if request.param == "scipy":
-        monkeypatch.setattr(fourier, "ducc0", None)
-    else:
-        assert fourier.ducc0 is not None
-
-
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_complex_transform_is_the_sum_over_plane_waves_and_is_undone(shape):
     parts = np.random.default_rng(2).standard_normal((2, *shape)).astype(np.float32)
@@ -91,7 +81,6 @@ def test_a_complex_transform_is_the_sum_over_plane_waves_and_is_undone(shape):
     np.testing.assert_allclose(fourier.complex_inverse(spectrum), x, atol=2e-6)
 
 
-@pytest.mark.usefixtures("engine")
 def test_complex_transforms_are_the_same_bytes_for_any_number_of_threads():
     parts = np.random.default_rng(3).standard_normal((2, 40, 54, 45)).astype(np.float32)
     found = set()
