@@ -25,7 +25,7 @@ MIGRATION = ("coming-from-8.md", "coming-from-9.md")
 #: Options of other programs that the documents mention.
 FOREIGN = {
     "--rm", "--user", "--read-only", "--tmpfs", "--build-arg", "--cleanenv", "--parsable", "--array", "--dependency",
-    "--write", "--partition", "--include", "--variant",
+    "--write", "--partition", "--include", "--variant", "--runs",
 }  # fmt: skip
 
 
