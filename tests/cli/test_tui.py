@@ -154,7 +154,8 @@ def test_plan_is_that_of_the_command(dataset):
 def test_progress_follows_the_run_and_leaving_stops_it(dataset, monkeypatch, tmp_path):
     talk = tmp_path / "talk.py"
     talk.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a suite in the background may ignore it
         "print('12:00:00 INFO sub-1_T2starw: chi finished (3 of 6, 7 s left in all)', file=sys.stderr, flush=True)\n"
         "time.sleep(600)\n"
     )
