@@ -26,6 +26,7 @@ ROOM, PATIENCE = "600m", 900
 
 #: What differs between runs by nature: when they ran, and what an earlier run told of its end.
 BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-", "resources.tsv")
+#: Part of a page that tells what the steps took.
 TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
 

@@ -6,20 +6,17 @@ import functools
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from benchmarks.faults import TAKEN
 from qsmxt.phantom.head import Head, HeadSettings, simulate
 
 ECHO_TIMES = (0.005, 0.011, 0.017)
 VOXEL = 5.0
-
-#: Part of a page that tells what the steps took.
-TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,12 @@ class Crop:
         out = np.zeros(self.full.shape, dtype=volume.dtype)
         out[self.source] = volume[self.target]
         return out
+
+
+def box_of(mask: np.ndarray, widths: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
+    """Bounding box of ``mask``, wider by so many voxels on both sides as far as there are any."""
+    start, stop = bounding_box(mask)
+    return tuple(slice(max(0, a - w), b + w) for a, b, w in zip(start, stop, widths, strict=True))
 
 
 def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -165,19 +165,8 @@ def _clipped(v, t, end, fade):
 
 
 @kernel
-def _reflect(upper, lower, state, factor, threshold, end, fade, relaxation, weights, out):
-    """``v - 2 u`` of the state that follows, ``v``, which is not kept."""
-    for k in range(out.size):
-        t = threshold * weights[k]
-        old = state[k]
-        difference = (upper[k] - lower[k]) * factor
-        v = relaxation * (difference + _clipped(old, t, end, fade)) + (np.float32(1) - relaxation) * old
-        out[k] = v - np.float32(2) * _clipped(v, t, end, fade)
-
-
-@kernel
 def _advance(upper, lower, state, factor, threshold, end, fade, relaxation, weights, out):
-    """:func:`_reflect` that also keeps the state."""
+    """Write ``v - 2 u`` of the state that follows, ``v``, and keep that."""
     for k in range(out.size):
         t = threshold * weights[k]
         old = state[k]
@@ -197,17 +186,19 @@ def _shrink_and_diverge(
     along = np.empty(nz, dtype=np.float32)
     keep = np.empty(nz, dtype=np.float32)
     successor = np.empty(nz, dtype=np.float32)
+    spare = np.empty(nz, dtype=np.float32)
     full = weights.shape[0] > 1 or weights.shape[1] > 1
     before = start - 1 if start > 0 else nx - 1
     for j in range(ny):
         w = weights[before, j] if full else weights[0, 0]
         old = halo[slab[start], j]
-        _reflect(volume[start, j], volume[before, j], old, inverse[0], threshold, end, fade, relaxation, w, plane[j])
+        _advance(volume[start, j], volume[before, j], old, inverse[0], threshold, end, fade, relaxation, w, plane[j])
     for i in range(start, stop):
         after = i + 1 if i + 1 < nx else 0
         w = weights[i, ny - 1] if full else weights[0, 0]
-        old = state[1, i, ny - 1]
-        _reflect(volume[i, 0], volume[i, ny - 1], old, inverse[1], threshold, end, fade, relaxation, w, across)
+        for k in range(nz):
+            spare[k] = state[1, i, ny - 1, k]
+        _advance(volume[i, 0], volume[i, ny - 1], spare, inverse[1], threshold, end, fade, relaxation, w, across)
         for j in range(ny):
             below = j + 1 if j + 1 < ny else 0
             w = weights[i, j] if full else weights[0, 0]

@@ -22,7 +22,8 @@ import scipy.ndimage
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
+from qsmxt.algorithms.rows import span
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -49,17 +50,6 @@ def _along_rows(start: int, stop: int, mask: np.ndarray, out: np.ndarray, step: 
 
 
 @kernel
-def _span(row):
-    """First and one past the last voxel of a row that is not outside; equal if there is none."""
-    low, high = 0, row.size
-    while low < high and row[low] == 0:
-        low += 1
-    while high > low and row[high - 1] == 0:
-        high -= 1
-    return low, high
-
-
-@kernel
 def _along_second(start: int, stop: int, source: np.ndarray, out: np.ndarray, step: float, cap: float) -> None:
     ny, nz = source.shape[1], source.shape[2]
     reach = int(cap / step)
@@ -68,7 +58,7 @@ def _along_second(start: int, stop: int, source: np.ndarray, out: np.ndarray, st
             row, here = out[x, y], source[x, y]
             for z in range(nz):
                 row[z] = here[z]
-            low, high = _span(here)
+            low, high = span(here)
             for k in range(1, reach + 1):
                 add = np.float32((k * step) ** 2)
                 if y >= k and y + k < ny:
@@ -89,7 +79,7 @@ def _along_first(start: int, stop: int, source: np.ndarray, out: np.ndarray, ste
             row, here = out[x, y], source[x, y]
             for z in range(nz):
                 row[z] = here[z]
-            low, high = _span(here)
+            low, high = span(here)
             for k in range(1, reach + 1):
                 add = np.float32((k * step) ** 2)
                 if x >= k and x + k < nx:
@@ -153,18 +143,12 @@ def erode(mask: np.ndarray, grid: Grid, radius: float, *, border: bool = False) 
     if radius <= 0 or not mask.any():
         return mask.copy()
     reach = radius * (1 + TOUCH)
-    box = _around(mask, (1, 1, 1))
+    box = box_of(mask, (1, 1, 1))  # beyond a layer of outside nothing is nearer
     part = np.ascontiguousarray(mask[box])
     inner = grid.with_shape(part.shape)  # type: ignore[arg-type]
     out = np.zeros(mask.shape, dtype=bool)
     out[box] = distance(part, inner, reach + min(grid.voxel_size), border=border) > np.float32(reach)
     return out
-
-
-def _around(mask: np.ndarray, widths: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box of ``mask`` wider by so many voxels, as far as there are any: what lies beyond it changes nothing."""
-    start, stop = bounding_box(mask)
-    return tuple(slice(max(0, a - w), b + w) for a, b, w in zip(start, stop, widths, strict=True))
 
 
 def dilate(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
@@ -173,15 +157,10 @@ def dilate(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
     mask = np.ascontiguousarray(mask, dtype=bool)
     if radius <= 0 or not mask.any():
         return mask.copy()
-    box = _around(mask, tuple(int(np.ceil(radius / v)) + 1 for v in grid.voxel_size))
+    box = box_of(mask, tuple(int(np.ceil(radius / v)) + 1 for v in grid.voxel_size))
     outside = ~mask[box]
     out = np.zeros(mask.shape, dtype=bool)
-    if not outside.any():
-        out[box] = True
-        return out
-    reach = radius * (1 + TOUCH)
-    inner = grid.with_shape(outside.shape)
-    out[box] = distance(outside, inner, reach + min(grid.voxel_size), border=True) <= np.float32(reach)
+    out[box] = ~erode(outside, grid.with_shape(outside.shape), radius, border=True)
     return out
 
 
@@ -218,7 +197,7 @@ def largest_component(mask: np.ndarray, *, neighbours: int = 6) -> np.ndarray:
     mask = np.asarray(mask, dtype=bool)
     out = np.zeros(mask.shape, dtype=bool)
     if mask.any():
-        box = _around(mask, (0, 0, 0))
+        box = box_of(mask)
         labels, sizes = components(mask[box], neighbours=neighbours)
         out[box] = labels == int(np.argmax(sizes)) + 1
     return out
@@ -237,8 +216,7 @@ def fill_holes(mask: np.ndarray, *, largest: int | None = None) -> np.ndarray:
     mask = np.asarray(mask, dtype=bool)
     if not mask.any():
         return mask.copy()
-    start, stop = bounding_box(mask)
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    box = box_of(mask)
     outside = np.pad(~mask[box], 1, constant_values=True)
     labels, sizes = components(outside)
     fill = np.ones(sizes.size + 1, dtype=bool)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
 from qsmxt.algorithms.unwrapping.weights import PRESETS, Edges
 from qsmxt.errors import ParameterError
@@ -64,8 +64,7 @@ def phase_quality(
     strength = None if magnitude is None else check_echoes("magnitude", magnitude, grid, times)[first]
     pair = [phase[first]] if other < 0 else [phase[first], phase[other]]
     usable = usable_voxels(pair, grid, mask)
-    start, stop = bounding_box(usable)
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    box = box_of(usable)
     edges = Edges(
         np.ascontiguousarray(phase[first][box]),
         np.ascontiguousarray(usable[box]).view(np.uint8),

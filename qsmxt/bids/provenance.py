@@ -30,6 +30,7 @@ import hashlib
 import json
 import platform
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -86,6 +87,11 @@ class Run:
     command: str = ""
     started: str = ""
     ended: str = ""
+
+    @classmethod
+    def ending_now(cls, facts: Mapping[str, Any]) -> Run:
+        """The run that ``facts`` tell of, which ends now."""
+        return cls(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
 def write_provenance(

@@ -14,6 +14,7 @@ from qsmxt.interfaces.template import (
     AVERAGED,
     TemplateInputSpec,
     TemplateInterface,
+    grid_of,
     near_brain,
     near_standard_brain,
     similarities,
@@ -22,7 +23,7 @@ from qsmxt.interfaces.template import (
     streaming_mean,
     volume_of,
 )
-from qsmxt.interfaces.transforms import Displacement, read_displacement, write_composite
+from qsmxt.interfaces.transforms import Displacement, read_displacement, world, write_composite
 
 #: Suffix and unit of what is averaged.
 _SUFFIX = {
@@ -103,10 +104,8 @@ class WriteScanInTemplate(TemplateWriter):
 
 def _distance(forward: np.ndarray, frame: Mapping[str, Any], scan: Mapping[str, Any]) -> float:
     """Root mean square displacement after the affine part, mm."""
-    from qsmxt.algorithms.template import positions
-
-    affine, matrix = np.array(frame["affine"]), np.array(frame["matrices"][scan["name"]])
-    points = positions(tuple(frame["shape"])) @ affine[:3, :3].T + affine[:3, 3]
+    matrix = np.array(frame["matrices"][scan["name"]])
+    points = world(grid_of(frame))
     rest = points + forward - (points @ matrix[:3, :3].T + matrix[:3, 3])
     middle = tuple(slice(n // 4, -(n // 4) or None) for n in frame["shape"])
     return float(np.sqrt((rest[middle] ** 2).sum(axis=-1).mean()))
@@ -116,7 +115,7 @@ def _both_ways(
     scan: Mapping[str, Any], frame: Mapping[str, Any], placement: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Displacement (mm, world axes) from the template's grid to the scan, and from the scan's grid to the template."""
-    from qsmxt.algorithms.template import positions, sampled
+    from qsmxt.algorithms.template import sampled
 
     affine, matrix = np.array(frame["affine"]), np.array(frame["matrices"][scan["name"]])
     to_voxels = np.linalg.inv(affine)
@@ -125,12 +124,11 @@ def _both_ways(
         result: np.ndarray = points + sampled(field, points @ to_voxels[:3, :3].T + to_voxels[:3, 3])
         return result
 
-    start = positions(tuple(frame["shape"])) @ affine[:3, :3].T + affine[:3, 3]
+    start = world(grid_of(frame))
     points = moved(start, np.load(frame["files"]["shape"])) if "files" in frame else start
     points = moved(points, read_displacement(placement["warp"]).field) if "warp" in placement else points
     forward = points @ matrix[:3, :3].T + matrix[:3, 3] - start
-    own, back = np.array(scan["affine"]), np.linalg.inv(matrix)
-    begin = positions(tuple(scan["shape"])) @ own[:3, :3].T + own[:3, 3]
+    begin, back = world(grid_of(scan)), np.linalg.inv(matrix)
     points = begin @ back[:3, :3].T + back[:3, 3]
     points = moved(points, read_displacement(placement["inverse"]).field) if "inverse" in placement else points
     points = moved(points, np.load(frame["files"]["unshape"])) if "files" in frame else points

@@ -77,19 +77,20 @@ def compiled_ahead(
     resources
         With one processor, or nodes that run elsewhere, there is nothing to gain.
     """
-    parts = {name: part for name, part in parts_of(groups, unit).items() if not _known(_mark(part, code))}
     if resources.nprocs < 2 or resources.plugin not in (None, "MultiProc"):
-        parts = {}
-    locks = {name: folder / "locks" / f"kernels-{name}.lock" for name in parts}
+        yield {}
+        return
+    marked = {name: (asdict(part), _mark(part, code)) for name, part in parts_of(groups, unit).items()}
+    tasks = {name: task for name, task in marked.items() if not _known(task[1])}
+    locks = {name: folder / "locks" / f"kernels-{name}.lock" for name in tasks}
     processes = []
-    names = list(parts)
+    names = list(tasks)
     shares = [names[:1], names[1:]] if resources.nprocs == 2 else [[name] for name in names]
     for share in shares:
         if share:
-            tasks = [(asdict(parts[name]), _mark(parts[name], code)) for name in share]
             # a folder that cannot be written costs time here; the units say what is wrong
             with contextlib.suppress(OSError):
-                processes.append(_start(tasks, [locks[name] for name in share]))
+                processes.append(_start([tasks[name] for name in share], [locks[name] for name in share]))
     try:
         yield locks
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,7 +59,7 @@ def finish_subject(context: Context, subject: str, outcomes: Sequence[Outcome], 
     """Write provenance, page and outcome of a subject; a failure here loses no map."""
     from qsmxt.reports.assemble import write_report
 
-    run = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    run = Run.ending_now(facts)
     done = {outcome.name for outcome in outcomes if outcome.status == "done"}
     _write_provenance(context.out_dir, subject, done, run, {RAW: context.bids_dir})
     problems = {o.name: o.reason for o in outcomes if o.subject == subject and o.status != "done"}

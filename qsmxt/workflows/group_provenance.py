@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def write_group_provenance(
     out_dir: Path, cohort: Cohort, group: GroupSettings, bids_dir: Path | None, facts: Mapping[str, Any]
 ) -> None:
     """Write what made the files of the group; a failure here loses none of them."""
-    run = Run(str(facts.get("command", "")), str(facts.get("started", "")), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    run = Run.ending_now(facts)
     roots = {} if bids_dir is None else {RAW: bids_dir}
     try:
         records = group_records(out_dir, cohort, group, bids_dir)

@@ -251,7 +251,7 @@ def run_workflows(
         whole.add_nodes([workflow])
     plugin = make_plugin(resources, watch)
     if done is not None:
-        watch.done = _teller(plugin, context.out_dir, done)
+        watch.done = _teller(plugin, context.out_dir, {unit.name: node for node, unit in units.items()}, done)
     problem = ""
     try:
         whole.run(plugin=plugin)
@@ -261,14 +261,14 @@ def run_workflows(
     return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", watch.taken)
 
 
-def _teller(plugin: Any, out_dir: Path, done: Callable[[str, str], None]) -> Callable[[str, str], None]:
-    """What tells of a unit as soon as it is written what its nodes took."""
+def _teller(
+    plugin: Any, out_dir: Path, nodes: Mapping[str, str], done: Callable[[str, str], None]
+) -> Callable[[str, str], None]:
+    """What tells of a unit as soon as it is written what its ``nodes`` took."""
 
     def tell(name: str, subject: str) -> None:
-        node = name.replace("+", "plus")
-        own = [row for row in getattr(plugin, "taken", ()) if str(row["node"]).partition(".")[0] == node]
         try:
-            add_rows(Derivatives(out_dir).logs(subject) / RESOURCES, own)
+            write_taken(out_dir, getattr(plugin, "taken", ()), {nodes[name]: subject})
         except (OSError, QSMxTError) as error:
             logger.debug("%s: %s", name, error)
         done(name, subject)

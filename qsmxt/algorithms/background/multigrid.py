@@ -24,6 +24,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.rows import span
 from qsmxt.registry.methods import Progress
 
 #: Interval of the smoother: eigenvalues of the Laplacian over its diagonal that coarse grids cannot represent.
@@ -180,25 +181,13 @@ def _cycle(levels: list[Level], at: int, right: np.ndarray) -> np.ndarray:
     return u
 
 
-@kernel(inline="always")
-def _bounds(inside):
-    """First and one past the last True of a row (equal if none)."""
-    first = 0
-    stop = inside.size
-    while first < stop and not inside[first]:
-        first += 1
-    while stop > first and not inside[stop - 1]:
-        stop -= 1
-    return first, stop
-
-
 @kernel
 def _apply(start, stop, u, inside, weights, diagonal, out):
     wx, wy, wz = weights[0], weights[1], weights[2]
     for x in range(start, stop):
         for y in range(u.shape[1]):
             keep = inside[x, y]
-            a, b = _bounds(keep)
+            a, b = span(keep)
             if a == b:
                 continue
             row, line = out[x, y], u[x, y]
@@ -215,7 +204,7 @@ def _residual(start, stop, u, b, inside, weights, diagonal, out):
     for x in range(start, stop):
         for y in range(u.shape[1]):
             keep = inside[x, y]
-            a, e = _bounds(keep)
+            a, e = span(keep)
             if a == e:
                 continue
             row, line, source = out[x, y], u[x, y], b[x, y]
@@ -234,7 +223,7 @@ def _smooth(start, stop, u, b, inside, weights, diagonal, step, out):
     for x in range(start, stop):
         for y in range(u.shape[1]):
             keep = inside[x, y]
-            a, e = _bounds(keep)
+            a, e = span(keep)
             if a == e:
                 continue
             row, line, source = out[x, y], u[x, y], b[x, y]
@@ -254,7 +243,7 @@ def _start(start, stop, b, inside, weights, diagonal, one, two, out):
     for x in range(start, stop):
         for y in range(b.shape[1]):
             keep = inside[x, y]
-            a, e = _bounds(keep)
+            a, e = span(keep)
             if a == e:
                 continue
             row, line = out[x, y], b[x, y]
@@ -274,7 +263,7 @@ def _restrict(start, stop, fine, factors, inside, coarse):
     for x in range(start, stop):
         for y in range(coarse.shape[1]):
             keep = inside[x, y]
-            a, e = _bounds(keep)
+            a, e = span(keep)
             out = coarse[x, y]
             if a == e:
                 continue
@@ -308,7 +297,7 @@ def _prolong(start, stop, coarse, factors, inside, fine):
         x1 = x0 + (x % fx)
         for y in range(fine.shape[1]):
             keep = inside[x, y]
-            a, e = _bounds(keep)
+            a, e = span(keep)
             if a == e:
                 continue
             y0 = y // fy

@@ -39,7 +39,7 @@ import scipy.stats
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
@@ -125,8 +125,7 @@ class Echoes:
         strength = check_echoes("magnitude", magnitude, grid, times)
         noise = noise_level(strength) if len(times) <= unknowns else None
         usable = usable_voxels([phase, strength], grid, mask)
-        start, stop = bounding_box(usable)
-        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        box = box_of(usable)
         inside = np.ascontiguousarray(usable[box]).view(np.uint8)
         cropped = [_copy_inside(volumes, box, inside) for volumes in (phase, strength)]
         return cls(cropped[0], cropped[1], times, inside, box, grid, angular, noise)

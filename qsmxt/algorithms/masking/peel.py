@@ -28,7 +28,7 @@ import numpy as np
 from scipy import ndimage
 
 from qsmxt.algorithms import morphology
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.masking.flood import reached
 from qsmxt.algorithms.masking.trim import local_intensity
 from qsmxt.errors import InputError
@@ -103,8 +103,7 @@ def peel(
     out = mask.copy()
     if not mask.any():
         return out
-    start, stop = bounding_box(mask)
-    box = tuple(slice(max(0, a - 1), b + 1) for a, b in zip(start, stop, strict=True))
+    box = box_of(mask, (1, 1, 1))
     part = np.ascontiguousarray(mask[box])
     inner = grid.with_shape(part.shape)
     first, last = echoes[0][box], echoes[-1][box]

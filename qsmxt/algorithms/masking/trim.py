@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from qsmxt.algorithms import morphology
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.masking.flood import reached
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
 from qsmxt.geometry import Grid
@@ -76,9 +76,8 @@ def trim(
     out = mask.copy()
     if not mask.any():
         return out
-    start, stop = bounding_box(mask)
     reach = [int(np.ceil(parameters.margin / v)) + 1 for v in grid.voxel_size]
-    box = tuple(slice(max(0, a - r), b + r) for a, b, r in zip(start, stop, reach, strict=True))
+    box = box_of(mask, reach)
     part, values = mask[box], np.nan_to_num(image[box].astype(np.float32, copy=False))
     reference = local_intensity(part, values, grid.with_shape(part.shape), parameters.level)
     reference *= np.float32(parameters.level)

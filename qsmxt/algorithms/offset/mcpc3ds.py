@@ -27,7 +27,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import wrap
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
 from qsmxt.algorithms.offset.bipolar import bipolar_phase, bipolar_shares
@@ -129,8 +129,7 @@ def mcpc3ds(
     tell = progress or (lambda fraction: None)
     used = min(3, len(times)) if parameters.bipolar != "off" else 2
     inside = usable_voxels([phase[:used], strength[:used]], grid, signal_mask(strength, grid) if mask is None else mask)
-    start, stop = bounding_box(inside)
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    box = box_of(inside)
     usable = np.ascontiguousarray(inside[box]).view(np.uint8)
     near = [np.where(usable, volumes[(slice(0, used), *box)], np.float32(0)) for volumes in (phase, strength)]
     offset, shares = _estimate(near[0], near[1], times, usable, grid, parameters, tell)

@@ -38,9 +38,10 @@ import scipy.stats
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
+from qsmxt.algorithms.rows import span
 from qsmxt.algorithms.signal import SAMPLE, noise_level
 from qsmxt.constants import hz_per_ppm
 from qsmxt.errors import InputError
@@ -121,7 +122,7 @@ class Decay:
         times = check_times(echo_times, at_least=at_least, remedy=remedy)
         strength = check_echoes("magnitude", magnitude, grid, times)
         usable = usable_voxels([strength], grid, mask)
-        box = tuple(slice(a, b) for a, b in zip(*bounding_box(usable), strict=True))
+        box = box_of(usable)
         inside = np.ascontiguousarray(usable[box])
         cropped = np.ascontiguousarray(strength[(slice(None), *box)])
         factors = np.empty((len(times), 0, 0, 0), dtype=np.float32)
@@ -213,17 +214,6 @@ def _mean_difference(field: np.ndarray, inside: np.ndarray, axis: int) -> np.nda
     count[1:] += pair
     count[:-1] += pair
     return np.moveaxis(total / np.maximum(count, 1), 0, axis)
-
-
-@kernel
-def span(row):
-    """First and one past the last non-zero of a row; equal if there is none."""
-    first, last = 0, row.size
-    while first < last and not row[first]:
-        first += 1
-    while last > first and not row[last - 1]:
-        last -= 1
-    return first, last
 
 
 @kernel

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.separation.chiseparation import map_noise
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters, checked
 from qsmxt.geometry import Grid
@@ -92,7 +92,7 @@ def wavesep(
     """
     values, region = checked(chi, mask, grid)
     source_sum = Rates(r2star, field_strength, r2prime, r2).source_sum(region, grid, parameters)
-    box = tuple(slice(a, b) for a, b in zip(*bounding_box(region), strict=True))
+    box = box_of(region)
     inside, difference, total = region[box], values[box], source_sum[box]
     solver = _ProximalGradient(inside, difference, total, parameters)
     for iteration in range(parameters.iterations):

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.algorithms import fourier, morphology
-from qsmxt.algorithms.cropping import Crop, bounding_box
+from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.kernels import dipole
 from qsmxt.geometry import Grid
 
@@ -225,7 +225,7 @@ def _of_susceptibility(arrays: Mapping[str, Any], mask: np.ndarray, grid: Grid) 
 
 def noise(volume: np.ndarray, mask: np.ndarray) -> float | None:
     """Standard deviation of the white noise of ``volume`` (x, y, z) within ``mask``; ``None`` if it cannot be told."""
-    box = tuple(slice(a, b) for a, b in zip(*bounding_box(mask), strict=True))
+    box = box_of(mask)
     difference, inside = volume[box].astype(np.float64), np.asarray(mask[box], dtype=bool)
     axes = [axis for axis in range(3) if difference.shape[axis] > 1]
     for axis in axes:

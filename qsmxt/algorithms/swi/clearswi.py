@@ -29,7 +29,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.masking.homogeneity import HomogeneityParameters, homogeneity
@@ -114,7 +114,7 @@ def clearswi(
     phase = check_echoes("unwrapped_phase", unwrapped_phase, grid, times)
     strength = check_echoes("magnitude", magnitude, grid, times)
     inside = usable_voxels([], grid, mask)
-    box = tuple(slice(a, b) for a, b in zip(*bounding_box(inside), strict=True))
+    box = box_of(inside)
     axis = grid.slice_axis
     within = slices_last(inside[box], axis)
     echoes = [(slices_last(p[box], axis), slices_last(m[box], axis)) for p, m in zip(phase, strength, strict=True)]

@@ -37,7 +37,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.cropping import bounding_box
+from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
 from qsmxt.algorithms.unwrapping.growing import align_regions, join_touching, regrow, unwrap_regions
 from qsmxt.algorithms.unwrapping.weights import PRESETS, Edges
@@ -144,8 +144,7 @@ def romeo(
     if parameters.template > len(times):
         raise ParameterError(f"unwrapping.romeo: template echo {parameters.template} of {len(times)} does not exist")
     usable = usable_voxels([phase], grid, mask)
-    start, stop = bounding_box(usable)
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    box = box_of(usable)
     inside = np.ascontiguousarray(usable[box]).view(np.uint8)
     out = np.zeros_like(phase)
     cropped = np.ascontiguousarray(phase[(slice(None), *box)])

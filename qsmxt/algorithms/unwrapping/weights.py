@@ -30,6 +30,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.rows import span
 from qsmxt.algorithms.signal import SAMPLE
 
 #: Active weights 1 to 6 of every preset.
@@ -128,17 +129,6 @@ def _wrap(x):
 
 
 @kernel
-def _usable_range(row):
-    """First and one past the last usable voxel of a row; (0, 0) if there is none."""
-    low, high = 0, row.size
-    while low < high and row[low] == 0:
-        low += 1
-    while high > low and row[high - 1] == 0:
-        high -= 1
-    return (low, high) if low < high else (0, 0)
-
-
-@kernel
 def _coherence(weight, step, a, b, active):
     for i in range(weight.size):
         step[i] = _wrap(b[i] - a[i])
@@ -230,7 +220,7 @@ def _edge_costs(start, stop, phase, second, ratio, magnitude, half, usable, acti
     step = np.empty(nz, dtype=np.float32)
     for x in range(start, stop):
         for y in range(ny):
-            low, high = _usable_range(usable[x, y])
+            low, high = span(usable[x, y])
             for z in range(low, high):
                 out[x, y, z, 3] = usable[x, y, z]
             for d in range(3):
@@ -255,7 +245,7 @@ def _voxel_quality(start, stop, phase, second, ratio, magnitude, half, usable, a
     step = np.empty(nz, dtype=np.float32)
     for x in range(max(0, start - 1), stop):
         for y in range(ny):
-            low, high = _usable_range(usable[x, y])
+            low, high = span(usable[x, y])
             for d in range(3 if x >= start else 1):
                 jx, jy, dz = x + (d == 0), y + (d == 1), np.int64(d == 2)
                 end = min(high, nz - dz)
