@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real datasets are not beside this checkout")
     return REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def untouched_logger() -> None:
+    """Start every test with the logger as imported: a command run before has set its level and its streams."""
+    logger = logging.getLogger("qsmxt")
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers[:] = True, []
 
 
 #: Folders whose files take longest. They come first, each file on one worker, so that all workers end together.

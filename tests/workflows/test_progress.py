@@ -58,10 +58,7 @@ def test_failed_steps_are_over_too():
     assert run.left() == pytest.approx(30)
 
 
-def test_log_tells_step_count_and_time_left(caplog, monkeypatch):
-    logger = logging.getLogger("qsmxt")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "propagate", True)
+def test_log_tells_step_count_and_time_left(caplog):
     run, clock = _run(a=40.0)
     with caplog.at_level(logging.INFO, "qsmxt"), run:
         _step(run, clock, 10.0)
