@@ -13,7 +13,7 @@ WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 # libraries first, in a layer that a change of the code leaves as it is
 RUN mkdir qsmxt && echo '__version__ = "0"' > qsmxt/__init__.py \
-    && pip install --no-cache-dir -c constraints.txt '.[validator]' \
+    && pip install --no-cache-dir -c constraints.txt '.[fast,validator]' \
     && pip uninstall -y qsmxt && rm -rf qsmxt build
 COPY qsmxt qsmxt
 # tests and sample data of libraries are never used: a sixth of the image

@@ -71,14 +71,3 @@ def total(kernel: Callable[..., Any], length: int, *arguments: Any) -> Any:
     """Sum of what ``kernel`` returns over the slabs, float64, always in the same order."""
     parts = run(kernel, length, *arguments)
     return np.asarray(parts, dtype=np.float64).sum(axis=0)
-
-
-def map_items(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-    """``[function(item) for item in items]`` with the items spread over the threads.
-
-    ``function`` must not itself call :func:`run`, which would wait for the pool from within the pool.
-    """
-    threads = min(thread_count(), len(items))
-    if threads <= 1:
-        return [function(item) for item in items]
-    return list(_executor(threads).map(function, items))

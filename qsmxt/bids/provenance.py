@@ -51,7 +51,7 @@ LABEL = "qsmxt"
 FOLDER, PREFIX = "prov", "bids::prov#"
 
 #: Libraries that compute.
-LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "antspyx", "nipype")
+LIBRARIES = ("numpy", "scipy", "ducc0", "numba", "nibabel", "antspyx", "nipype")
 
 Step = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import qsmxt
 
 #: Libraries whose versions may change the last digits of a result.
-LIBRARIES = ("numpy", "scipy", "numba", "nibabel")
+LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "ducc0")
 
 #: Parts of the package that results do not depend on.
 _IRRELEVANT = ("cli", "convert", "phantom")
@@ -22,13 +22,21 @@ def version() -> str:
     return qsmxt.__version__
 
 
+def library_version(name: str) -> str:
+    """Version of a library, or ``none``: one of them is optional."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
 @functools.cache
 def code_digest() -> str:
     """Version, and a digest of the sources and of the libraries' versions: other code, other results."""
     root = Path(qsmxt.__file__).parent
     whole = hashlib.blake2b(sys.version.encode(), digest_size=8)
     for library in LIBRARIES:
-        whole.update(f"{library} {metadata.version(library)}\n".encode())
+        whole.update(f"{library} {library_version(library)}\n".encode())
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
         if relative.parts[0] not in _IRRELEVANT:

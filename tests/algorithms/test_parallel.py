@@ -56,11 +56,6 @@ def test_every_element_is_written_by_several_threads():
     np.testing.assert_array_equal(out, x * x)
 
 
-def test_items_keep_their_order():
-    parallel.set_thread_count(4)
-    assert parallel.map_items(lambda n: n * n, list(range(50))) == [n * n for n in range(50)]
-
-
 def test_thread_count_follows_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert parallel.thread_count() == 3

@@ -194,8 +194,9 @@ def _solve(
     """Susceptibility of the whole box.
 
     The two volumes that are transformed in every step, and the two that come back, travel as real and imaginary part of
-    one complex transform.
+    one complex transform. Its pieces are transformed where they are at work, while they are in the cache.
     """
+    nx, ny = grid.shape[:2]
     rho = np.float32(parameters.gradient_penalty * parameters.weight)
     mu = np.float32(parameters.field_penalty)
     dipole = kernels.dipole(grid, "greens")
@@ -210,14 +211,36 @@ def _solve(
     pair = np.zeros(grid.shape, dtype=np.complex64)
     for iteration in range(parameters.iterations):
         shrinkage.step(x, 1 / parameters.gradient_penalty, right)
-        parallel.run(_fit, grid.shape[0], field, weights, mu, np.float32(RELAXATION), right, state, pair)
-        pair = fourier.complex_forward(pair)
-        parallel.run(_combine, grid.shape[0], pair.view(np.float32), dipole, from_gradient, from_field)
-        pair = fourier.complex_inverse(pair)
-        x[...] = pair.real
+        parallel.run(_fit_planes, nx, field, weights, mu, np.float32(RELAXATION), right, state, pair)
+        parallel.run(_combine_rows, ny // 2 + 1, pair, dipole, from_gradient, from_field)
+        parallel.run(_return_planes, nx, pair, x)
         if progress:
             progress((iteration + 1) / parameters.iterations)
     return x
+
+
+def _fit_planes(start, stop, field, weights, mu, relaxation, right, state, pair):
+    """:func:`_fit`, and the transform of the planes."""
+    _fit(start, stop, field, weights, mu, relaxation, right, state, pair)
+    fourier.transform(pair[start:stop], fourier.PLANE, True)
+
+
+def _combine_rows(start, stop, pair, dipole, from_gradient, from_field):
+    """Transform of rows and their opposites across the planes, :func:`_combine`, and back."""
+    ny = pair.shape[1]
+    opposite = pair[:, max(stop, ny - stop + 1) : min(ny, ny - start + 1)]
+    rows = [pair[:, start:stop], opposite] if opposite.size else [pair[:, start:stop]]
+    for piece in rows:
+        fourier.transform(piece, fourier.ACROSS, True)
+    _combine(start, stop, pair.view(np.float32), dipole, from_gradient, from_field)
+    for piece in rows:
+        fourier.transform(piece, fourier.ACROSS, False)
+
+
+def _return_planes(start, stop, pair, x):
+    """Transform of the planes back; ``x`` is its real part."""
+    fourier.transform(pair[start:stop], fourier.PLANE, False)
+    x[start:stop] = pair[start:stop].real
 
 
 @kernel
@@ -267,15 +290,13 @@ def _update_rows(left, right, whole, dipole, from_gradient, from_field):
 
 @kernel
 def _combine(start, stop, pair, dipole, from_gradient, from_field):
-    """Solve for the susceptibility in k-space; ``pair`` becomes the transform of ``x + i d*x``."""
+    """Solve for the susceptibility in k-space; rows of ``pair`` become the transform of ``x + i d*x``."""
     nx, ny = pair.shape[:2]
-    for i in range(start, stop):
+    for i in range(nx):
         a = (nx - i) % nx
-        if a < i:
-            continue
-        for j in range(ny):
+        for j in range(start, stop):
             b = (ny - j) % ny
-            if a == i and b < j:
+            if b == j and a < i:
                 continue
             left, right = pair[i, j], pair[a, b]
             _update_rows(left, right, True, dipole[i, j], from_gradient[i, j], from_field[i, j])
