@@ -1,4 +1,4 @@
-r"""Morphology of masks in millimetres: distance transform, erosion, dilation, components, holes.
+r"""Morphology of masks in millimetres: distance transform, erosion, dilation, largest component, holes.
 
 The distance of a voxel inside a mask is the Euclidean distance between its centre and the centre of the nearest voxel
 outside,
@@ -18,13 +18,12 @@ All lengths are in mm, all masks bool ``(x, y, z)``.
 from __future__ import annotations
 
 import numpy as np
-import scipy.ndimage
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.rows import span
-from qsmxt.errors import InputError
+from qsmxt.algorithms.runs import Runs
 from qsmxt.geometry import Grid
 
 #: A sphere whose radius equals a distance to this relative accuracy still reaches the voxel at that distance.
@@ -179,28 +178,14 @@ def closing(mask: np.ndarray, grid: Grid, radius: float) -> np.ndarray:
     return np.ascontiguousarray(closed[inner])
 
 
-def _neighbourhood(neighbours: int) -> np.ndarray:
-    ranks = {6: 1, 18: 2, 26: 3}
-    if neighbours not in ranks:
-        raise InputError(f"neighbours: expected 6, 18 or 26, found {neighbours}")
-    return scipy.ndimage.generate_binary_structure(3, ranks[neighbours])
-
-
-def components(mask: np.ndarray, *, neighbours: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Connected components: labels (int32, 0 outside) in scan order, and the voxels of each (index 0 is label 1)."""
-    labels, count = scipy.ndimage.label(np.asarray(mask, dtype=bool), structure=_neighbourhood(neighbours))
-    return labels.astype(np.int32, copy=False), np.bincount(labels.ravel(), minlength=count + 1)[1:]
-
-
 def largest_component(mask: np.ndarray, *, neighbours: int = 6) -> np.ndarray:
     """The connected component with most voxels (the first in scan order of equals); empty if ``mask`` is empty."""
-    mask = np.asarray(mask, dtype=bool)
-    out = np.zeros(mask.shape, dtype=bool)
-    if mask.any():
-        box = box_of(mask)
-        labels, sizes = components(mask[box], neighbours=neighbours)
-        out[box] = labels == int(np.argmax(sizes)) + 1
-    return out
+    runs = Runs.of(mask, neighbours)
+    sizes = runs.sizes()
+    chosen = np.zeros(runs.count, dtype=bool)
+    if runs.count:
+        chosen[np.argmax(sizes)] = True
+    return runs.mask(chosen)
 
 
 def fill_holes(mask: np.ndarray, *, largest: int | None = None) -> np.ndarray:
@@ -213,17 +198,13 @@ def fill_holes(mask: np.ndarray, *, largest: int | None = None) -> np.ndarray:
     largest
         Cavities of more voxels than this stay open; ``None`` fills all.
     """
-    mask = np.asarray(mask, dtype=bool)
-    if not mask.any():
-        return mask.copy()
-    box = box_of(mask)
-    outside = np.pad(~mask[box], 1, constant_values=True)
-    labels, sizes = components(outside)
-    fill = np.ones(sizes.size + 1, dtype=bool)
-    fill[0] = False
-    fill[labels[0, 0, 0]] = False
+    out = np.array(mask, dtype=bool)
+    if not out.any():
+        return out
+    box = box_of(out)
+    outside = Runs.of(~out[box])
+    fill = ~outside.at_the_edge()
     if largest is not None:
-        fill[1:] &= sizes <= largest
-    out = mask.copy()
-    out[box] |= fill[labels][1:-1, 1:-1, 1:-1]
+        fill &= outside.sizes() <= largest
+    out[box] |= outside.mask(fill)
     return out

@@ -17,7 +17,8 @@ The functions follow from recursions over n and m with :math:`A_m + i B_m = (x +
 
 .. math:: (n - m)\,\Pi_n^m = (2n - 1)\,z\,\Pi_{n-1}^m - (n + m - 1)\,r^2\,\Pi_{n-2}^m, \qquad \Pi_m^m = 1 .
 
-Sums are in double precision and the normal equations are solved by singular values, so that a slab, on which some of
+Functions so smooth need no sum over every voxel: where rows are closer than :data:`SPACING`, some are passed over. Sums
+are in double precision and the normal equations are solved by singular values, so that a slab, on which some of
 the functions coincide, gives the solution of least coefficients.
 """
 
@@ -27,10 +28,15 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.cropping import box_of
+from qsmxt.algorithms.rows import span
 from qsmxt.geometry import Grid
 
 #: Singular values of the normal equations below this part of the largest are taken as zero.
 CONDITION = 1e-10
+
+#: The fit looks at rows that lie this far apart or a little more, mm, where voxels are smaller.
+SPACING = 2.0
 
 
 def remove_harmonics(field: np.ndarray, mask: np.ndarray, grid: Grid, degree: int) -> np.ndarray:
@@ -61,7 +67,7 @@ def remove_harmonics(field: np.ndarray, mask: np.ndarray, grid: Grid, degree: in
     count = (degree + 1) ** 2
     origin, scale = _frame(mask, grid)
     length = field.shape[0]
-    sums = parallel.total(_normal_equations, length, field, mask, origin, scale, degree)
+    sums = parallel.total(_normal_equations, length, field, mask, origin, scale, degree, *_steps(mask, grid, degree))
     matrix = np.zeros((count, count))
     matrix[np.tril_indices(count)] = sums[count:]
     matrix += np.tril(matrix, -1).T
@@ -86,6 +92,14 @@ def _frame(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         origin.append(centre)
         extent.append(max(filled[-1] - centre, centre - filled[0], 0.5) * size)
     return np.array(origin), np.array(grid.voxel_size) / max(extent)
+
+
+def _steps(mask: np.ndarray, grid: Grid, degree: int) -> tuple[int, int]:
+    """Of how many rows along x and y the fit looks at one; twelve for every degree and one are left at least."""
+    extent = [part.stop - part.start for part in box_of(mask)[:2]]
+    wanted = [round(SPACING / size) for size in grid.voxel_size[:2]]
+    x, y = (max(1, min(step, length // (12 * (degree + 1)))) for step, length in zip(wanted, extent, strict=True))
+    return x, y
 
 
 @kernel
@@ -125,36 +139,39 @@ def _basis_row(x, y, origin_z, scale_z, degree, out):
 
 
 @kernel
-def _normal_equations(start, stop, field, mask, origin, scale, degree):
+def _normal_equations(start, stop, field, mask, origin, scale, degree, step_x, step_y):
     count = (degree + 1) ** 2
     sums = np.zeros(count + count * (count + 1) // 2)
     ny, nz = field.shape[1], field.shape[2]
-    basis = np.empty((count, nz))
+    functions = np.empty((count, nz))
     kept = np.empty((count, nz))
     values = np.empty(nz)
     for x in range(start, stop):
-        for y in range(ny):
-            inside = 0
-            for z in range(nz):
-                values[z] = field[x, y, z] if mask[x, y, z] else 0.0
-                inside += mask[x, y, z]
-            if inside == 0:
+        if x % step_x:
+            continue
+        for y in range(0, ny, step_y):
+            low, high = span(mask[x, y])
+            if low == high:
                 continue
-            _basis_row((x - origin[0]) * scale[0], (y - origin[1]) * scale[1], origin[2], scale[2], degree, basis)
+            n, basis = high - low, functions[:, : high - low]
+            u, v = (x - origin[0]) * scale[0], (y - origin[1]) * scale[1]
+            _basis_row(u, v, origin[2] - low, scale[2], degree, basis)
+            for z in range(n):
+                values[z] = field[x, y, low + z] if mask[x, y, low + z] else 0.0
             for i in range(count):
-                for z in range(nz):
-                    kept[i, z] = basis[i, z] if mask[x, y, z] else 0.0
+                for z in range(n):
+                    kept[i, z] = basis[i, z] if mask[x, y, low + z] else 0.0
             at = count
             for i in range(count):
                 left = kept[i]
                 total = 0.0
-                for z in range(nz):
+                for z in range(n):
                     total += left[z] * values[z]
                 sums[i] += total
                 for j in range(i + 1):
                     right = basis[j]
                     total = 0.0
-                    for z in range(nz):
+                    for z in range(n):
                         total += left[z] * right[z]
                     sums[at] += total
                     at += 1
@@ -165,21 +182,21 @@ def _normal_equations(start, stop, field, mask, origin, scale, degree):
 def _subtract(start, stop, field, mask, origin, scale, degree, coefficients, out):
     count = (degree + 1) ** 2
     ny, nz = field.shape[1], field.shape[2]
-    basis = np.empty((count, nz))
+    functions = np.empty((count, nz))
     fit = np.empty(nz)
     for x in range(start, stop):
         for y in range(ny):
-            inside = 0
-            for z in range(nz):
-                inside += mask[x, y, z]
-            if inside == 0:
+            low, high = span(mask[x, y])
+            if low == high:
                 continue
-            _basis_row((x - origin[0]) * scale[0], (y - origin[1]) * scale[1], origin[2], scale[2], degree, basis)
-            fit[:] = 0.0
+            n, basis = high - low, functions[:, : high - low]
+            u, v = (x - origin[0]) * scale[0], (y - origin[1]) * scale[1]
+            _basis_row(u, v, origin[2] - low, scale[2], degree, basis)
+            fit[:n] = 0.0
             for i in range(count):
                 row = basis[i]
-                for z in range(nz):
+                for z in range(n):
                     fit[z] += coefficients[i] * row[z]
-            for z in range(nz):
-                if mask[x, y, z]:
-                    out[x, y, z] = field[x, y, z] - fit[z]
+            for z in range(n):
+                if mask[x, y, low + z]:
+                    out[x, y, low + z] = field[x, y, low + z] - fit[z]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import morphology
+from qsmxt.algorithms.runs import Runs
 from qsmxt.geometry import Grid
 
 #: Volume of a human brain with its fluid, ml.
@@ -21,7 +21,7 @@ _AXES = ("x", "y", "z")
 
 def judge(mask: np.ndarray, grid: Grid, *, human_brain: bool) -> dict[str, Any]:
     """Volume (ml), Euler number, number of components, edges of the volume that are touched, and warnings."""
-    sizes = np.sort(morphology.components(mask)[1])[::-1]
+    sizes = np.sort(Runs.of(mask).sizes())[::-1]
     volume = float(mask.sum() * grid.voxel_volume / 1000)
     border = touched_edges(mask)
     warnings = []

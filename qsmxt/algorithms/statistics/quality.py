@@ -39,6 +39,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, morphology
 from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.kernels import dipole
+from qsmxt.algorithms.runs import Runs
 from qsmxt.geometry import Grid
 
 #: Ratio of median absolute value to standard deviation of a normal distribution.
@@ -183,7 +184,7 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
         return {}
     found: dict[str, float | None] = {
         "mask_volume": float(mask.sum()) * grid.voxel_volume / 1000,
-        "mask_pieces": float(morphology.components(mask)[1].size),
+        "mask_pieces": float(Runs.of(mask).count),
     }
     if arrays.get("reliable_mask") is not None:
         found["unreliable_share"] = unreliable_share(arrays["reliable_mask"], mask)
