@@ -1,4 +1,9 @@
-"""CPU seconds of every method at 160^3 beside those measured for QSM.rs 0.20 on the same size (22 % of it brain)."""
+"""CPU seconds of every method at 160^3 beside those measured for QSM.rs 0.20 on the same size (22 % of it brain).
+
+All methods get four echoes and run at their defaults. The CLEAR-SWI of QSM.rs takes one echo, neither corrects the
+sensitivity of the coils nor thresholds the magnitude; it has a row of its own with the same work. Beside our whole
+method stand its 0.25 s and the 2.0 s of its correction of the sensitivity.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,11 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks import board
+from benchmarks import board, heads
 from qsmxt.algorithms import fourier, parallel
 from qsmxt.algorithms.engine import Engine
 from qsmxt.constants import rad_per_ppm
-from qsmxt.phantom.head import Head, HeadSettings, simulate
+from qsmxt.phantom.head import Head, HeadSettings
 from qsmxt.registry.methods import lookup, methods
 
 #: CPU seconds of QSM.rs (double precision, two cores) by our ``stage.method``.
@@ -37,8 +42,15 @@ QSM_RS: dict[str, float] = {
     "inversion.ilsqr": 45.0,
     "inversion.tgv": 85.0,
     "relaxometry.arlo": 0.2,
-    "swi.clearswi": 0.25,
+    "swi.clearswi": 2.25,
+    "swi.clearswi, one echo": 0.25,
 }
+
+#: What CLEAR-SWI does in QSM.rs, as parameters of ours.
+ONE_ECHO = {"softplus": False, "sensitivity": 0.0}
+
+#: Runs of which the fastest counts: until they took so many seconds together.
+ENOUGH = 1.0
 
 #: Voxels along every axis; of the small cube on which kernels are compiled first.
 SIDE = 160
@@ -56,19 +68,28 @@ CASE = HeadSettings(
 
 def table(only: str = "") -> Iterator[tuple[str, float, float, float]]:
     """``(method, our CPU seconds, of them in transforms, theirs)`` for every method that both have, once compiled."""
-    head = simulate(CASE)
+    head = heads.cached("speed", CASE)
     large, small = _arrays(head, SIDE), _arrays(head, WARM)
-    for name, theirs in QSM_RS.items():
+    for row, theirs in QSM_RS.items():
+        name, _, echo = row.partition(", ")
         stage, key = name.split(".")
-        if only not in name or key not in methods(stage):
+        if only not in row or key not in methods(stage):
             continue
         method = lookup(stage, key)
+        given, parameters = (_first_echo(large), ONE_ECHO) if echo else (large, {})
         method.run(small, head.grid.with_shape((WARM,) * 3))
+        yield row, *_fastest(lambda m=method, g=given, p=parameters: m.run(g, head.grid, p)), theirs
+
+
+def _fastest(work: Callable[[], Any]) -> tuple[float, float]:
+    """CPU seconds of the fastest of a few runs, and of them in transforms."""
+    found: list[tuple[float, float]] = []
+    while sum(seconds for seconds, _ in found) < ENOUGH:
         with _transforms_timed() as transforms:
             start = time.process_time()
-            method.run(large, head.grid)
-            seconds = time.process_time() - start
-        yield name, seconds, sum(transforms), theirs
+            work()
+            found.append((time.process_time() - start, sum(transforms)))
+    return min(found)
 
 
 @contextmanager
@@ -91,6 +112,12 @@ def _transforms_timed() -> Iterator[list[float]]:
         mock.patch.multiple(Engine, forward=staticmethod(forward), inverse=staticmethod(inverse)),
     ):
         yield seconds
+
+
+def _first_echo(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with one echo."""
+    echoes = ("magnitude", "unwrapped_phase", "echo_times")
+    return given | {name: given[name][:1] for name in echoes}
 
 
 def _arrays(head: Head, side: int) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.rows import span
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -65,12 +68,25 @@ def usable_voxels(arrays: Sequence[np.ndarray], grid: Grid, mask: np.ndarray | N
         usable = np.ones(grid.shape, dtype=bool)
     else:
         grid.check("mask", mask)
-        usable = np.array(mask, dtype=bool)
+        usable = np.array(mask, dtype=bool, order="C")
         if not usable.any():
             raise InputError("mask: expected at least one voxel, found an empty mask; check the masking step")
     for array in arrays:
-        for volume in array if array.ndim == 4 else array[None]:
-            np.logical_and(usable, np.isfinite(volume), out=usable)
+        echoes = np.ascontiguousarray(array if array.ndim == 4 else array[None])
+        parallel.run(_drop_broken, usable.shape[0], echoes, usable.view(np.uint8))
     if not usable.any():
         raise InputError("phase: expected finite values in the mask, found only NaN or Inf; check the input images")
     return usable
+
+
+@kernel
+def _drop_broken(start, stop, echoes, usable):
+    """Zero what is not finite in every echo."""
+    for x in range(start, stop):
+        for y in range(usable.shape[1]):
+            a, b = span(usable[x, y])
+            inside = usable[x, y, a:b]
+            for e in range(echoes.shape[0]):
+                row = echoes[e, x, y, a:b]
+                for z in range(row.size):
+                    inside[z] = inside[z] if np.isfinite(row[z]) else np.uint8(0)

@@ -14,6 +14,9 @@ two pairs of Fourier transforms an iteration. A data step gets the prediction :m
 
 :math:`\mu` below 1 lets the map move where there are no data: with :math:`\mu = 0.1` 50 iterations reach what 400 do
 with 1.
+
+Both splits can be over-relaxed (:math:`\alpha`, 1.8 saves half of the iterations): the data step then sees
+:math:`\alpha D\chi + (1 - \alpha) z_2`, the prior the same of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain, change, filtered
 from qsmxt.registry.methods import Progress
 
 #: Penalty of the data split.
@@ -82,9 +85,15 @@ class Splitting:
         self.target = np.zeros(grid.shape, dtype=np.float32)
         self.chi = np.zeros(grid.shape, dtype=np.float32)
 
-    def start(self, data_step: DataStep) -> None:
-        """Take the data into ``target`` before the first iteration."""
-        data_step(np.zeros(self.grid.shape, dtype=np.float32), self.target)
+    def start(self, data_step: DataStep, chi: np.ndarray | None = None) -> None:
+        """Take the data into ``target`` before the first iteration; begin with the map ``chi`` instead of 0."""
+        if chi is None:
+            data_step(np.zeros(self.grid.shape, dtype=np.float32), self.target)
+            return
+        predicted = filtered(chi, self.dipole)
+        np.copyto(self.target, predicted)
+        data_step(predicted, self.target)
+        self.prior.step(chi, self.threshold, self._right)
 
     def iterate(
         self, data_step: DataStep, iterations: int, tolerance: float, progress: Progress | None = None
@@ -92,13 +101,10 @@ class Splitting:
         """Iterate until the map changes by less than ``tolerance``, or ``iterations`` times; returns the map."""
         for iteration in range(iterations):
             spectrum = fourier.forward(self.target)
-            scale(spectrum, self._back)
             right = fourier.forward(self._right)
-            update(right, self._gain, spectrum)
-            np.copyto(spectrum, right)
+            parallel.run(_solve, right.shape[0], right, spectrum, self._gain, self._back, self.dipole)
             old, self.chi = self.chi, fourier.inverse(right, self.grid.shape)
             del right
-            scale(spectrum, self.dipole)
             data_step(fourier.inverse(spectrum, self.grid.shape), self.target)
             self.prior.step(self.chi, self.threshold, self._right)
             if progress:
@@ -111,8 +117,9 @@ class Splitting:
 class SquaredData:
     r"""Data step of :math:`\tfrac12 w (z - f)^2` with ``weights`` :math:`w`."""
 
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float) -> None:
-        self._arguments = (field, weights, np.float32(mu), np.zeros(field.shape, dtype=np.float32))
+    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float, relaxation: float = 1.0) -> None:
+        dual = np.zeros(field.shape, dtype=np.float32)
+        self._arguments = (field, weights, np.float32(mu), np.float32(relaxation), dual)
 
     def reweight(self, weights: np.ndarray) -> None:
         """Other weights from now on."""
@@ -125,8 +132,9 @@ class SquaredData:
 class AbsoluteData:
     r"""Data step of :math:`w |z - f|` with ``weights`` :math:`w` in the unit of the field."""
 
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float) -> None:
-        self._arguments = (field, weights, np.float32(mu), np.zeros(field.shape, dtype=np.float32))
+    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float, relaxation: float = 1.0) -> None:
+        dual = np.zeros(field.shape, dtype=np.float32)
+        self._arguments = (field, weights, np.float32(mu), np.float32(relaxation), dual)
 
     def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
         parallel.run(_absolute, predicted.shape[0], predicted, *self._arguments, target)
@@ -153,11 +161,28 @@ class AbsolutePhaseData:
 
 
 @kernel
-def _squared(start, stop, predicted, field, weights, mu, dual, target):
+def _solve(start, stop, right, data, gain, back, dipole):
+    """Spectrum of the map into ``right``, which holds that of the prior; of its field into ``data``."""
+    for i in range(start, stop):
+        for j in range(right.shape[1]):
+            for k in range(right.shape[2]):
+                chi = back[i, j, k] * data[i, j, k] + gain[i, j, k] * right[i, j, k]
+                right[i, j, k] = chi
+                data[i, j, k] = dipole[i, j, k] * chi
+
+
+@kernel
+def _relaxed(predicted, dual, target, relaxation):
+    """What a data step compares with the field: the relaxed prediction and the dual."""
+    return relaxation * predicted + (np.float32(1) - relaxation) * (target + dual) + dual
+
+
+@kernel
+def _squared(start, stop, predicted, field, weights, mu, relaxation, dual, target):
     for i in range(start, stop):
         for j in range(predicted.shape[1]):
             for k in range(predicted.shape[2]):
-                v = predicted[i, j, k] + dual[i, j, k]
+                v = _relaxed(predicted[i, j, k], dual[i, j, k], target[i, j, k], relaxation)
                 w = weights[i, j, k]
                 z = (w * field[i, j, k] + mu * v) / (w + mu)
                 dual[i, j, k] = v - z
@@ -165,11 +190,11 @@ def _squared(start, stop, predicted, field, weights, mu, dual, target):
 
 
 @kernel
-def _absolute(start, stop, predicted, field, weights, mu, dual, target):
+def _absolute(start, stop, predicted, field, weights, mu, relaxation, dual, target):
     for i in range(start, stop):
         for j in range(predicted.shape[1]):
             for k in range(predicted.shape[2]):
-                v = predicted[i, j, k] + dual[i, j, k]
+                v = _relaxed(predicted[i, j, k], dual[i, j, k], target[i, j, k], relaxation)
                 limit = weights[i, j, k] / mu
                 step = min(max(v - field[i, j, k], -limit), limit)
                 dual[i, j, k] = step

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
 from qsmxt.algorithms.signal import signal_mask
@@ -83,7 +84,9 @@ def homogeneity(
         If no voxel is positive.
     """
     grid.check("combined_magnitude", image)
-    image = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+    image = np.asarray(image, dtype=np.float32)
+    if not np.isfinite(image.sum()):
+        image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
     factors = blocks(grid, BLOCK)
     bias = coarse_bias(block_means(image, factors), coarse_grid(grid, factors), parameters)
     return image / interpolate(bias, factors, grid.shape)
@@ -130,8 +133,8 @@ def _vote(image, signal, half, votes):
                                 count += 1
                 if count < 10:
                     continue
-                ordered = np.sort(values[:count])
-                typical = ordered[int(0.9 * (count - 1))]
+                rank = int(0.9 * (count - 1))
+                typical = np.partition(values[:count], rank)[rank]
                 for i in range(x0, x1):
                     for j in range(y0, y1):
                         for k in range(z0, z1):
@@ -143,11 +146,61 @@ def _masked_gaussian(image: np.ndarray, weight: np.ndarray, sigmas: list[float])
     """Weighted Gaussian mean; where the Gaussian reaches no weight, ever wider ones extrapolate."""
     out = np.zeros_like(image)
     known = np.zeros(image.shape, dtype=bool)
+    weighted = image * weight
     while not known.all():
-        share = ndimage.gaussian_filter(weight, sigmas, mode="nearest", truncate=3.0)
-        total = ndimage.gaussian_filter(image * weight, sigmas, mode="nearest", truncate=3.0)
+        matrices = [_smoothing(n, s) for n, s in zip(image.shape, sigmas, strict=True)]
+        share, total = _smoothed(weight, matrices), _smoothed(weighted, matrices)
         new = ~known & (share > 1e-3)
         out[new] = total[new] / share[new]
         known |= new
         sigmas = [2 * max(s, 0.5) for s in sigmas]
     return out
+
+
+def _smoothing(length: int, sigma: float) -> np.ndarray:
+    """Gaussian of ``sigma`` voxels along an axis as a matrix, float32; the ends are repeated beyond them."""
+    unit = np.eye(length, dtype=np.float32)
+    return ndimage.gaussian_filter1d(unit, sigma, axis=0, mode="nearest", truncate=3.0)
+
+
+def _smoothed(volume: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
+    """``volume`` after the product with a matrix along every axis."""
+    first, second, third = matrices
+    out = np.empty_like(volume)
+    parallel.run(_across_planes, volume.shape[1], np.ascontiguousarray(volume), first, out)
+    parallel.run(_within_planes, volume.shape[0], out, second, np.ascontiguousarray(third.T))
+    return out
+
+
+@kernel
+def _add_scaled(target, factor, row):
+    for k in range(target.size):
+        target[k] += factor * row[k]
+
+
+@kernel
+def _across_planes(start, stop, volume, matrix, out):
+    for j in range(start, stop):
+        for i in range(out.shape[0]):
+            target = out[i, j]
+            target[:] = 0
+            for n in range(volume.shape[0]):
+                if matrix[i, n] != 0:
+                    _add_scaled(target, matrix[i, n], volume[n, j])
+
+
+@kernel
+def _within_planes(start, stop, volume, second, third):
+    ny, nz = volume.shape[1:]
+    plane = np.empty((ny, nz), dtype=np.float32)
+    for i in range(start, stop):
+        plane[:] = 0
+        for j in range(ny):
+            for n in range(ny):
+                if second[j, n] != 0:
+                    _add_scaled(plane[j], second[j, n], volume[i, n])
+        volume[i] = 0
+        for j in range(ny):
+            for k in range(nz):
+                if plane[j, k] != 0:
+                    _add_scaled(volume[i, j], plane[j, k], third[k])

@@ -33,6 +33,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.relaxometry.decay import PRODUCES, Decay, DecayParameters, Maps
+from qsmxt.algorithms.rows import span
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method
 
@@ -95,8 +96,8 @@ def arlo(
     49.998
     """
     data = Decay.of(magnitude, echo_times, grid, parameters, (mask, total_field, field_strength), at_least=3)
-    rate: np.ndarray = np.empty(data.usable.shape, dtype=np.float32)
-    parallel.run(_auto_regression, rate.shape[0], data.corrected(), simpson_weights(data.times), rate)
+    rate: np.ndarray = np.zeros(data.usable.shape, dtype=np.float32)
+    parallel.run(_auto_regression, rate.shape[0], data.corrected(), data.usable, simpson_weights(data.times), rate)
     return data.maps(rate, parameters.max_rate)
 
 
@@ -109,23 +110,24 @@ def simpson_weights(times: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _auto_regression(start, stop, magnitude, weights, rate):
+def _auto_regression(start, stop, magnitude, usable, weights, rate):
     ny, nz = rate.shape[1:]
-    across = np.empty(nz, dtype=np.float32)
-    along = np.empty(nz, dtype=np.float32)
+    sums = np.empty((2, nz), dtype=np.float32)
     for x in range(start, stop):
         for y in range(ny):
+            first, end = span(usable[x, y])
+            across, along, row = sums[0, first:end], sums[1, first:end], rate[x, y, first:end]
             across[:] = 0
             along[:] = 0
             for j in range(weights.shape[0]):
                 w0, w1, w2 = weights[j, 0], weights[j, 1], weights[j, 2]
-                a, b, c = magnitude[j, x, y], magnitude[j + 1, x, y], magnitude[j + 2, x, y]
-                for z in range(nz):
+                a, b = magnitude[j, x, y, first:end], magnitude[j + 1, x, y, first:end]
+                c = magnitude[j + 2, x, y, first:end]
+                for z in range(row.size):
                     s = w0 * a[z] + w1 * b[z] + w2 * c[z]
                     d = a[z] - c[z]
                     weight = s + w2 * d
                     across[z] += weight * d
                     along[z] += weight * s
-            row = rate[x, y]
-            for z in range(nz):
+            for z in range(row.size):
                 row[z] = across[z] / along[z]

@@ -77,22 +77,18 @@ class DecayParameters:
 
 @dataclass(frozen=True)
 class Decay:
-    """Checked input of a fit, cropped to the usable voxels.
+    """Checked input of a fit; kernels skip what is not usable.
 
     Attributes
     ----------
     magnitude
-        Float32 ``(echo, x, y, z)``, the box around the usable voxels.
+        Float32 ``(echo, x, y, z)``.
     attenuation
-        Dephasing factors F of the same shape, or an array of size 0 for 1 everywhere.
+        Dephasing factors F of the same shape (1 far from the usable voxels), or an array of size 0 for 1 everywhere.
     times
         Echo times, s, float64.
     usable
-        Uint8 ``(x, y, z)`` of the box.
-    box
-        Where the box lies in the volume.
-    grid
-        Geometry of the whole volume.
+        Uint8 ``(x, y, z)``.
     measured_noise
         Noise of the magnitude as its background tells it; ``None`` if there are more than two echoes.
     """
@@ -101,8 +97,6 @@ class Decay:
     attenuation: np.ndarray
     times: np.ndarray
     usable: np.ndarray
-    box: tuple[slice, ...]
-    grid: Grid
     measured_noise: float | None = None
 
     @classmethod
@@ -116,15 +110,12 @@ class Decay:
         *,
         at_least: int = 2,
     ) -> Decay:
-        """Check and crop; ``optional`` is mask, total field (ppm) and field strength (T), ``at_least`` echoes."""
+        """Check; ``optional`` is mask, total field (ppm) and field strength (T), ``at_least`` echoes."""
         mask, total_field, field_strength = optional
         remedy = "R2* needs several echoes" if at_least == 2 else "use loglinear for two echoes"
         times = check_times(echo_times, at_least=at_least, remedy=remedy)
         strength = check_echoes("magnitude", magnitude, grid, times)
         usable = usable_voxels([strength], grid, mask)
-        box = box_of(usable)
-        inside = np.ascontiguousarray(usable[box])
-        cropped = np.ascontiguousarray(strength[(slice(None), *box)])
         factors = np.empty((len(times), 0, 0, 0), dtype=np.float32)
         if parameters.field_gradient != "none":
             if total_field is None or field_strength is None:
@@ -133,18 +124,21 @@ class Decay:
                     'gradient, found none; give them or set field_gradient to "none"'
                 )
             grid.check("total_field", total_field)
+            box = box_of(usable)
             field = np.asarray(total_field, dtype=np.float32)[box]
-            factors = attenuation(field, inside, grid, (times, field_strength, parameters.field_gradient))
+            factors = np.ones(strength.shape, dtype=np.float32)
+            acquisition = (times, field_strength, parameters.field_gradient)
+            factors[(slice(None), *box)] = attenuation(field, usable[box], grid, acquisition)
         noise = noise_level(strength) if len(times) == 2 else None
-        return cls(cropped, factors, times, inside.view(np.uint8), box, grid, noise)
+        return cls(strength, factors, times, usable.view(np.uint8), noise)
 
     def corrected(self) -> np.ndarray:
         """The magnitude without dephasing."""
         return self.magnitude / self.attenuation if self.attenuation.size else self.magnitude
 
     def maps(self, rate: np.ndarray, max_rate: float) -> Maps:
-        """R2* (1/s), T2* (s), S0, noise of R2* (1/s) and of T2* (s) on the whole volume; overwrites ``rate`` (box)."""
-        s0, deviation, t2star = (np.zeros_like(rate) for _ in range(3))
+        """R2* (1/s), T2* (s), S0, noise of R2* (1/s) and of T2* (s); overwrites ``rate``, 0 where not usable."""
+        s0, deviation, t2star, of_time = (np.zeros(rate.shape, dtype=np.float32) for _ in range(4))
         misfit = np.empty_like(rate)
         times = self.times.astype(np.float32)
         parallel.run(
@@ -156,24 +150,14 @@ class Decay:
             noise = self._misfit_noise(misfit)
         parallel.run(
             _limit, rate.shape[0], rate, self.magnitude[0], self.usable, np.float32(noise), np.float32(LEAST_SNR),
-            np.float32(1 / LONGEST_T2STAR), t2star, s0, deviation,
+            np.float32(1 / LONGEST_T2STAR), t2star, s0, deviation, of_time,
         )  # fmt: skip
-        found = (rate, t2star, s0, deviation, t2star * t2star * deviation)
-        r, t, s, of_rate, of_time = (self.restore(volume) for volume in found)
-        return r, t, s, of_rate, of_time
-
-    def restore(self, volume: np.ndarray) -> np.ndarray:
-        """``volume`` of the box on the whole grid, 0 outside."""
-        if volume.shape == self.grid.shape:
-            return volume
-        out = np.zeros(self.grid.shape, dtype=np.float32)
-        out[self.box] = volume
-        return out
+        return rate, t2star, s0, deviation, of_time
 
     def _misfit_noise(self, misfit: np.ndarray) -> float:
         """Noise of the magnitude from the misfit of the voxels with signal."""
         first = self.magnitude[0].reshape(-1)
-        inside = np.flatnonzero(self.usable)
+        inside = np.flatnonzero(self.usable.view(bool))
         inside = inside[:: max(1, inside.size // SAMPLE)]
         signal = inside[first[inside] > 0.2 * np.quantile(first[inside], 0.9)]
         if signal.size == 0:
@@ -257,16 +241,18 @@ def _finish(start, stop, rate, magnitude, factors, times, usable, max_rate, s0, 
 
 
 @kernel
-def _limit(start, stop, rate, first, usable, noise, least_snr, least_rate, t2star, s0, deviation):
-    """Zero voxels without signal; T2* and the standard deviation of R2*."""
+def _limit(start, stop, rate, first, usable, noise, least_snr, least_rate, t2star, s0, deviation, of_time):
+    """Zero voxels without signal; T2* and the standard deviations, between the outermost usable voxels of a row."""
     zero, one = np.float32(0), np.float32(1)
     for x in range(start, stop):
         for y in range(rate.shape[1]):
-            r, t, a, d = rate[x, y], t2star[x, y], s0[x, y], deviation[x, y]
-            m, inside = first[x, y], usable[x, y]
+            a, b = span(usable[x, y])
+            r, t, amplitude, d = rate[x, y, a:b], t2star[x, y, a:b], s0[x, y, a:b], deviation[x, y, a:b]
+            m, inside, of_t = first[x, y, a:b], usable[x, y, a:b], of_time[x, y, a:b]
             for z in range(r.size):
                 signal = inside[z] and m[z] > least_snr * noise and m[z] > zero
                 r[z] = r[z] if signal else zero
                 t[z] = one / max(r[z], least_rate) if signal else zero
-                a[z] = a[z] if signal else zero
+                amplitude[z] = amplitude[z] if signal else zero
                 d[z] = noise / np.sqrt(d[z]) if signal and d[z] > zero else zero
+                of_t[z] = t[z] * t[z] * d[z]

@@ -22,6 +22,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.relaxometry.decay import PRODUCES, Decay, DecayParameters, Maps
+from qsmxt.algorithms.rows import span
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -67,7 +68,7 @@ def loglinear(
 
 
 def fit_logarithm(data: Decay, repetitions: int) -> np.ndarray:
-    """R2* (1/s) on the box, float32, NaN-free; may be negative."""
+    """R2* (1/s), float32, 0 where not usable, NaN-free; may be negative."""
     rate: np.ndarray = np.zeros(data.usable.shape, dtype=np.float32)
     centre = float(data.times.mean())
     parallel.run(
@@ -85,7 +86,8 @@ def _fit(start, stop, magnitude, factors, times, usable, repetitions, rate):
     weights = np.empty(count)
     for x in range(start, stop):
         for y in range(rate.shape[1]):
-            for z in range(rate.shape[2]):
+            first, end = span(usable[x, y])
+            for z in range(first, end):
                 if not usable[x, y, z]:
                     continue
                 good = 0

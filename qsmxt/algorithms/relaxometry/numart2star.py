@@ -22,6 +22,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.relaxometry.decay import PRODUCES, Decay, DecayParameters, Maps
+from qsmxt.algorithms.rows import span
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method
 
@@ -59,23 +60,26 @@ def numart2star(
     Arguments as those of :func:`qsmxt.algorithms.relaxometry.arlo.arlo`; two echoes suffice.
     """
     data = Decay.of(magnitude, echo_times, grid, parameters, (mask, total_field, field_strength))
-    rate: np.ndarray = np.empty(data.usable.shape, dtype=np.float32)
-    parallel.run(_integrate, rate.shape[0], data.corrected(), np.diff(data.times).astype(np.float32), rate)
+    rate: np.ndarray = np.zeros(data.usable.shape, dtype=np.float32)
+    gaps = np.diff(data.times).astype(np.float32)
+    parallel.run(_integrate, rate.shape[0], data.corrected(), data.usable, gaps, rate)
     return data.maps(rate, parameters.max_rate)
 
 
 @kernel
-def _integrate(start, stop, magnitude, gaps, rate):
+def _integrate(start, stop, magnitude, usable, gaps, rate):
     ny, nz = rate.shape[1:]
-    area = np.empty(nz, dtype=np.float32)
+    sums = np.empty(nz, dtype=np.float32)
     for x in range(start, stop):
         for y in range(ny):
+            i, j = span(usable[x, y])
+            area, row = sums[i:j], rate[x, y, i:j]
             area[:] = 0
             for e in range(gaps.size):
                 half = np.float32(0.5) * gaps[e]
-                a, b = magnitude[e, x, y], magnitude[e + 1, x, y]
-                for z in range(nz):
+                a, b = magnitude[e, x, y, i:j], magnitude[e + 1, x, y, i:j]
+                for z in range(row.size):
                     area[z] += half * (a[z] + b[z])
-            first, last, row = magnitude[0, x, y], magnitude[gaps.size, x, y], rate[x, y]
-            for z in range(nz):
+            first, last = magnitude[0, x, y, i:j], magnitude[gaps.size, x, y, i:j]
+            for z in range(row.size):
                 row[z] = (first[z] - last[z]) / area[z]
