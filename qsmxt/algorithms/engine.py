@@ -15,13 +15,14 @@ Python array API standard 2023.12, https://data-apis.org/array-api/2023.12/.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import domain as host
 from qsmxt.algorithms import fourier
-from qsmxt.algorithms.differences import Shrinkage
+from qsmxt.algorithms.differences import UNLIMITED, Shrinkage
 from qsmxt.errors import MissingProgramError
 from qsmxt.geometry import Grid
 
@@ -49,9 +50,15 @@ class Engine:
         """An array of its own."""
         return volume.copy()
 
-    def shrinkage(self, grid: Grid) -> Any:
+    def zeros(self, shape: tuple[int, int, int]) -> Any:
+        """Float32 zeros."""
+        return np.zeros(shape, dtype=np.float32)
+
+    def shrinkage(
+        self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
+    ) -> Any:
         """Split of a total-variation prior; see :class:`qsmxt.algorithms.differences.Shrinkage`."""
-        return Shrinkage(grid)
+        return Shrinkage(grid, weights, relaxation, limit)
 
     def filtered(self, volume: Any, transfer: Any) -> Any:
         """``volume`` after multiplication of its half spectrum with the real ``transfer``."""
@@ -79,6 +86,9 @@ class ArrayEngine(Engine):
     def copy(self, volume: Any) -> Any:
         return self.xp.asarray(volume, copy=True)
 
+    def zeros(self, shape: tuple[int, int, int]) -> Any:
+        return self.xp.zeros(shape, dtype=self.xp.float32, device=self.device)
+
     def forward(self, volume: Any) -> Any:  # type: ignore[override]
         return self.xp.fft.rfftn(volume, axes=_AXES)
 
@@ -97,29 +107,43 @@ class ArrayEngine(Engine):
         size = float(self.xp.sum(new * new))
         return (float(self.xp.sum(step * step)) / size) ** 0.5 if size > 0 else 0.0
 
-    def shrinkage(self, grid: Grid) -> Any:
-        return _ArrayShrinkage(self.xp, grid)
+    def shrinkage(
+        self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
+    ) -> Any:
+        factors = self.send(np.ones((1, 1, 1), dtype=np.float32) if weights is None else weights)
+        return _ArrayShrinkage(self.xp, grid, factors, relaxation, min(limit, UNLIMITED))
 
 
 class _ArrayShrinkage:
     """Split of the gradient on periodic forward differences: dual, soft threshold and adjoint, axis by axis."""
 
-    def __init__(self, xp: Any, grid: Grid) -> None:
+    def __init__(self, xp: Any, grid: Grid, weights: Any, relaxation: float, limit: float) -> None:
         self.xp = xp
         self.sizes = grid.voxel_size
-        self.dual: list[Any] = [None, None, None]
+        self.weights, self.relaxation, self.limit = weights, relaxation, limit
+        self.state: list[Any] = [None, None, None]
+
+    def _dual(self, v: Any, threshold: float) -> Any:
+        """:math:`u` of the state :math:`v`."""
+        xp, t = self.xp, threshold * self.weights
+        clipped = xp.minimum(xp.maximum(v, -t), t)
+        if self.limit >= UNLIMITED:
+            return clipped
+        end = threshold * self.limit
+        return clipped * xp.clip((end - xp.abs(v)) / max(end - threshold, 1e-30), 0.0, 1.0)
 
     def step(self, volume: Any, threshold: float, out: Any) -> Any:
         """``out`` becomes the adjoint of ``z - u``."""
         xp = self.xp
         out[...] = 0
         for axis, size in enumerate(self.sizes):
-            v = (xp.roll(volume, -1, axis=axis) - volume) / size
-            if self.dual[axis] is not None:
-                v += self.dual[axis]
-            self.dual[axis] = xp.clip(v, -threshold, threshold)
-            v -= 2 * self.dual[axis]
-            out += (xp.roll(v, 1, axis=axis) - v) / size
+            v = self.relaxation * ((xp.roll(volume, -1, axis=axis) - volume) / size)
+            old = self.state[axis]
+            if old is not None:
+                v += self.relaxation * self._dual(old, threshold) + (1 - self.relaxation) * old
+            self.state[axis] = v
+            split = v - 2 * self._dual(v, threshold)
+            out += (xp.roll(split, 1, axis=axis) - split) / size
         return out
 
 
@@ -140,9 +164,9 @@ def engine_of(array: Any) -> Engine:
     return ArrayEngine(array_namespace(array), device(array))
 
 
-def to_host(array: Any) -> np.ndarray:
-    """``array`` as a NumPy array: itself, or a copy from its device."""
-    if isinstance(array, np.ndarray):
+def to_host(array: Any) -> Any:
+    """``array`` as a NumPy array: itself, or a copy from its device; ``None`` stays."""
+    if array is None or isinstance(array, np.ndarray):
         return array
     if hasattr(array, "get"):  # CuPy
         return np.asarray(array.get())

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsoluteData, Splitting, SquaredData
 from qsmxt.geometry import Grid
@@ -83,14 +83,16 @@ def hdqsm(
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) in two stages; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
-    weights = domain.weights_or_mask(field_noise, magnitude)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    field_noise = to_host(field_noise)
+    weights = domain.weights_or_mask(field_noise, to_host(magnitude))
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
-    quick = total_variation(domain, weight, parameters.penalty, QUICK_STEPS, 0.0)
-    prior = Shrinkage(domain.grid, relaxation=RELAXATION)
-    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, DATA_PENALTY)
-    first = AbsoluteData(domain.field, weights * np.float32(parameters.knee), DATA_PENALTY, RELAXATION)
+    quick = total_variation(domain, weight, parameters.penalty, QUICK_STEPS, 0.0, engine=engine)
+    prior = engine.shrinkage(domain.grid, relaxation=RELAXATION)
+    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, DATA_PENALTY, engine=engine)
+    first = AbsoluteData(domain.field, weights * np.float32(parameters.knee), DATA_PENALTY, RELAXATION, engine)
     solver.start(first, quick)
     del quick
     whole = parameters.first_iterations + parameters.iterations
@@ -100,16 +102,16 @@ def hdqsm(
         0,
         progress and (lambda p: progress(p * parameters.first_iterations / whole)),
     )
-    error = filtered(chi, solver.dipole) - domain.field
+    error = engine.fetch(engine.filtered(chi, solver.dipole)) - domain.field
     error *= weights / np.float32(parameters.discrepancy)
     weights *= weights
     weights /= 1 + error * error
     del first, error
-    second = SquaredData(domain.field, weights, DATA_PENALTY, RELAXATION)
+    second = SquaredData(domain.field, weights, DATA_PENALTY, RELAXATION, engine)
     chi = solver.iterate(
         second,
         parameters.iterations,
         parameters.tolerance,
         progress and (lambda p: progress((parameters.first_iterations + p * parameters.iterations) / whole)),
     )
-    return domain.finish(chi)
+    return engine.finish(domain, chi)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsolutePhaseData, Splitting
@@ -74,13 +74,17 @@ def l1qsm(
     field_strength: float | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with an absolute data error; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
-    weights = domain.weights_or_mask(field_noise, magnitude)
+    field_noise = to_host(field_noise)
+    weights = domain.weights_or_mask(field_noise, to_host(magnitude))
     weights *= np.float32(parameters.knee) * scale
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
-    solver = Splitting(domain, Shrinkage(domain.grid), float(scale) / parameters.penalty, rho, DATA_PENALTY)
-    data = AbsolutePhaseData(domain.field * scale, weights, DATA_PENALTY)
+    prior = engine.shrinkage(domain.grid)
+    solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, DATA_PENALTY, engine=engine)
+    data = AbsolutePhaseData(domain.field * scale, weights, DATA_PENALTY, engine=engine)
     solver.start(data)
-    return domain.finish(solver.iterate(data, parameters.iterations, parameters.tolerance, progress) / scale)
+    chi = solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
+    return engine.finish(domain, chi / float(scale))

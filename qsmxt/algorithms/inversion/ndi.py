@@ -22,13 +22,16 @@ Polak et al. 2020 (doi:10.1002/nbm.4271).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -70,31 +73,48 @@ def ndi(
     field_strength: float | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by early-stopped descent; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
-    weights = np.minimum(domain.weights_or_mask(field_noise, magnitude), np.float32(1))
+    weights = np.minimum(domain.weights_or_mask(to_host(field_noise), to_host(magnitude)), np.float32(1))
     weights *= weights
-    field = domain.field * scale
-    dipole = domain.dipole()
-    shape = domain.grid.shape
-    x = np.zeros(shape, dtype=np.float32)
-    ahead = np.zeros(shape, dtype=np.float32)
+    field, weights = engine.send(domain.field * scale), engine.send(weights)
+    dipole = engine.send(domain.dipole())
+    x, ahead = engine.zeros(domain.grid.shape), engine.zeros(domain.grid.shape)
     momentum = 1.0
-    step, shrink = np.float32(parameters.step), np.float32(1 - parameters.step * parameters.damping)
+    step, shrink = parameters.step, 1 - parameters.step * parameters.damping
     for iteration in range(parameters.iterations):
-        residual = filtered(ahead, dipole)
-        parallel.run(_residual, shape[0], residual, field, weights)
-        gradient = filtered(residual, dipole)
-        following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
-        parallel.run(_advance, shape[0], gradient, step, shrink, np.float32((momentum - 1) / following), x, ahead)
+        residual = _residual(engine, engine.filtered(ahead, dipole), field, weights)
+        gradient = engine.filtered(residual, dipole)
+        following = (1 + math.sqrt(1 + 4 * momentum * momentum)) / 2
+        x, ahead = _advance(engine, gradient, step, shrink, (momentum - 1) / following, x, ahead)
         momentum = following
         if progress:
             progress((iteration + 1) / parameters.iterations)
-    return domain.finish(x / scale)
+    return engine.finish(domain, x / float(scale))
+
+
+def _residual(engine: Engine, predicted: Any, field: Any, weights: Any) -> Any:
+    """Weighted sine of the phase difference; on the host in the memory of ``predicted``."""
+    if engine is not HOST:
+        return weights * engine.xp.sin(predicted - field)  # type: ignore[attr-defined]
+    parallel.run(_sine, predicted.shape[0], predicted, field, weights)
+    return predicted
+
+
+def _advance(
+    engine: Engine, gradient: Any, step: float, shrink: float, momentum: float, x: Any, ahead: Any
+) -> tuple[Any, Any]:
+    """The next map and the point from which the next step starts; on the host in the memory of the old ones."""
+    if engine is not HOST:
+        new = shrink * ahead - step * gradient
+        return new, new + momentum * (new - x)
+    parallel.run(_descend, x.shape[0], gradient, np.float32(step), np.float32(shrink), np.float32(momentum), x, ahead)
+    return x, ahead
 
 
 @kernel
-def _residual(start, stop, predicted, field, weights):
+def _sine(start, stop, predicted, field, weights):
     for i in range(start, stop):
         for j in range(field.shape[1]):
             for k in range(field.shape[2]):
@@ -106,7 +126,7 @@ def _residual(start, stop, predicted, field, weights):
 
 
 @kernel
-def _advance(start, stop, gradient, step, shrink, momentum, x, ahead):
+def _descend(start, stop, gradient, step, shrink, momentum, x, ahead):
     for i in range(start, stop):
         for j in range(x.shape[1]):
             for k in range(x.shape[2]):

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, change, scale, update
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.algorithms.solvers import diagonal_filter
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -81,32 +81,33 @@ def rts(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) in two steps; see the module."""
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine = engine_of(local_field)
+    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
     shape = domain.grid.shape
     dipole = domain.dipole()
-    data = fourier.forward(domain.field)
+    data = engine.forward(engine.send(domain.field))
     weights = fourier.spectrum_weights(domain.grid)
-    scale(data, diagonal_filter(dipole, data, weights, parameters.first_iterations))
-    chi = fourier.inverse(data, shape)
-    chi *= domain.mask
-    data = fourier.forward(chi)
+    engine.scale(data, engine.send(diagonal_filter(dipole, engine.fetch(data), weights, parameters.first_iterations)))
+    chi = engine.inverse(data, shape)
+    chi *= engine.send(domain.mask.astype(np.float32))
+    data = engine.forward(chi)
     known = np.float32(parameters.fidelity) * (np.abs(dipole) > parameters.threshold)
     del dipole
     gain = np.float32(parameters.penalty) * kernels.negative_laplacian(domain.grid)
     gain += known
     gain[0, 0, 0] = np.inf
-    scale(data, known / gain)
+    engine.scale(data, engine.send(known / gain))
     del known
-    np.divide(np.float32(parameters.penalty), gain, out=gain)
-    shrinkage = Shrinkage(domain.grid)
-    right = np.empty(shape, dtype=np.float32)
+    gain = engine.send(np.divide(np.float32(parameters.penalty), gain, out=gain))
+    shrinkage = engine.shrinkage(domain.grid)
+    right = engine.zeros(shape)
     for iteration in range(parameters.iterations):
         shrinkage.step(chi, 1 / parameters.penalty, right)
-        spectrum = fourier.forward(right)
-        update(spectrum, gain, data)
-        old, chi = chi, fourier.inverse(spectrum, shape)
+        spectrum = engine.forward(right)
+        engine.update(spectrum, gain, data)
+        old, chi = chi, engine.inverse(spectrum, shape)
         if progress:
             progress((iteration + 1) / parameters.iterations)
-        if iteration + 1 >= FEWEST and change(chi, old) < parameters.tolerance:
+        if iteration + 1 >= FEWEST and engine.change(chi, old) < parameters.tolerance:
             break
-    return domain.finish(chi)
+    return engine.finish(domain, chi)

@@ -21,20 +21,22 @@ Both splits can be over-relaxed (:math:`\alpha`, 1.8 saves half of the iteration
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms import kernels, parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import Domain, change, filtered
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.registry.methods import Progress
 
 #: Penalty of the data split.
 DATA_PENALTY = 0.1
 
-DataStep = Callable[[np.ndarray, np.ndarray], None]
+DataStep = Callable[[Any, Any], None]
 
 
 class Prior(Protocol):
@@ -60,6 +62,8 @@ class Splitting:
         Half spectrum of the dipole; the continuous one if ``None``.
     symbol
         Half spectrum of the prior's operator times its adjoint; that of the gradient if ``None``.
+    engine
+        Where prior, data step and iterations compute.
     """
 
     def __init__(
@@ -71,93 +75,54 @@ class Splitting:
         mu: float,
         dipole: np.ndarray | None = None,
         symbol: np.ndarray | None = None,
+        engine: Engine = HOST,
     ) -> None:
         grid = domain.grid
-        self.grid = grid
+        self.grid, self.engine = grid, engine
         self.prior, self.threshold = prior, threshold
-        self.dipole = domain.dipole() if dipole is None else dipole
+        dipole = domain.dipole() if dipole is None else dipole
         denominator = np.float32(rho) * (kernels.negative_laplacian(grid) if symbol is None else symbol)
-        denominator += np.float32(mu) * self.dipole * self.dipole
+        denominator += np.float32(mu) * dipole * dipole
         denominator[0, 0, 0] = np.inf
-        self._gain = np.float32(rho) / denominator
-        self._back = np.divide(np.float32(mu) * self.dipole, denominator, out=denominator)
-        self._right = np.zeros(grid.shape, dtype=np.float32)
-        self.target = np.zeros(grid.shape, dtype=np.float32)
-        self.chi = np.zeros(grid.shape, dtype=np.float32)
+        self._gain = engine.send(np.float32(rho) / denominator)
+        self._back = engine.send(np.divide(np.float32(mu) * dipole, denominator, out=denominator))
+        self.dipole = engine.send(dipole)
+        self._right, self.target, self.chi = (engine.zeros(grid.shape) for _ in range(3))
 
-    def start(self, data_step: DataStep, chi: np.ndarray | None = None) -> None:
+    def start(self, data_step: DataStep, chi: Any = None) -> None:
         """Take the data into ``target`` before the first iteration; begin with the map ``chi`` instead of 0."""
         if chi is None:
-            data_step(np.zeros(self.grid.shape, dtype=np.float32), self.target)
+            data_step(self.engine.zeros(self.grid.shape), self.target)
             return
-        predicted = filtered(chi, self.dipole)
-        np.copyto(self.target, predicted)
+        predicted = self.engine.filtered(chi, self.dipole)
+        self.target[...] = predicted
         data_step(predicted, self.target)
         self.prior.step(chi, self.threshold, self._right)
 
-    def iterate(
-        self, data_step: DataStep, iterations: int, tolerance: float, progress: Progress | None = None
-    ) -> np.ndarray:
+    def iterate(self, data_step: DataStep, iterations: int, tolerance: float, progress: Progress | None = None) -> Any:
         """Iterate until the map changes by less than ``tolerance``, or ``iterations`` times; returns the map."""
+        engine = self.engine
         for iteration in range(iterations):
-            spectrum = fourier.forward(self.target)
-            right = fourier.forward(self._right)
-            parallel.run(_solve, right.shape[0], right, spectrum, self._gain, self._back, self.dipole)
-            old, self.chi = self.chi, fourier.inverse(right, self.grid.shape)
+            data = engine.forward(self.target)
+            right = engine.forward(self._right)
+            right, data = self._solve(right, data)
+            old, self.chi = self.chi, engine.inverse(right, self.grid.shape)
             del right
-            data_step(fourier.inverse(spectrum, self.grid.shape), self.target)
+            data_step(engine.inverse(data, self.grid.shape), self.target)
             self.prior.step(self.chi, self.threshold, self._right)
             if progress:
                 progress((iteration + 1) / iterations)
-            if iteration > 0 and change(self.chi, old) < tolerance:
+            if iteration > 0 and engine.change(self.chi, old) < tolerance:
                 break
         return self.chi
 
-
-class SquaredData:
-    r"""Data step of :math:`\tfrac12 w (z - f)^2` with ``weights`` :math:`w`."""
-
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float, relaxation: float = 1.0) -> None:
-        dual = np.zeros(field.shape, dtype=np.float32)
-        self._arguments = (field, weights, np.float32(mu), np.float32(relaxation), dual)
-
-    def reweight(self, weights: np.ndarray) -> None:
-        """Other weights from now on."""
-        self._arguments = (self._arguments[0], weights, *self._arguments[2:])
-
-    def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
-        parallel.run(_squared, predicted.shape[0], predicted, *self._arguments, target)
-
-
-class AbsoluteData:
-    r"""Data step of :math:`w |z - f|` with ``weights`` :math:`w` in the unit of the field."""
-
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float, relaxation: float = 1.0) -> None:
-        dual = np.zeros(field.shape, dtype=np.float32)
-        self._arguments = (field, weights, np.float32(mu), np.float32(relaxation), dual)
-
-    def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
-        parallel.run(_absolute, predicted.shape[0], predicted, *self._arguments, target)
-
-
-class PhaseData:
-    r"""Data step of :math:`\tfrac12 w\,|e^{iz} - e^{if}|^2 = w (1 - \cos(z - f))`, all phases in rad."""
-
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float) -> None:
-        self._arguments = (field, weights, np.float32(mu), np.zeros(field.shape, dtype=np.float32))
-
-    def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
-        parallel.run(_phase, predicted.shape[0], predicted, *self._arguments, target)
-
-
-class AbsolutePhaseData:
-    r"""Data step of :math:`w\,|e^{iz} - e^{if}| = 2 w\,|\sin((z - f)/2)|`, all phases in rad."""
-
-    def __init__(self, field: np.ndarray, weights: np.ndarray, mu: float) -> None:
-        self._arguments = (field, weights, np.float32(mu), np.zeros(field.shape, dtype=np.float32))
-
-    def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
-        parallel.run(_absolute_phase, predicted.shape[0], predicted, *self._arguments, target)
+    def _solve(self, right: Any, data: Any) -> tuple[Any, Any]:
+        """Spectra of the map and of its field from those of the two splits; on the host in their memory."""
+        if self.engine is not HOST:
+            chi = self._back * data + self._gain * right
+            return chi, self.dipole * chi
+        parallel.run(_solve, right.shape[0], right, data, self._gain, self._back, self.dipole)
+        return right, data
 
 
 @kernel
@@ -202,12 +167,12 @@ def _absolute(start, stop, predicted, field, weights, mu, relaxation, dual, targ
 
 
 @kernel
-def _phase(start, stop, predicted, field, weights, mu, dual, target):
+def _phase(start, stop, predicted, field, weights, mu, relaxation, dual, target):
     turn = np.float32(2 * np.pi)
     for i in range(start, stop):
         for j in range(predicted.shape[1]):
             for k in range(predicted.shape[2]):
-                v = predicted[i, j, k] + dual[i, j, k]
+                v = _relaxed(predicted[i, j, k], dual[i, j, k], target[i, j, k], relaxation)
                 w = weights[i, j, k]
                 z = v
                 if w > 0:
@@ -225,13 +190,13 @@ def _phase(start, stop, predicted, field, weights, mu, dual, target):
 
 
 @kernel
-def _absolute_phase(start, stop, predicted, field, weights, mu, dual, target):
+def _absolute_phase(start, stop, predicted, field, weights, mu, relaxation, dual, target):
     turn = np.float32(2 * np.pi)
     half = np.float32(0.5)
     for i in range(start, stop):
         for j in range(predicted.shape[1]):
             for k in range(predicted.shape[2]):
-                v = predicted[i, j, k] + dual[i, j, k]
+                v = _relaxed(predicted[i, j, k], dual[i, j, k], target[i, j, k], relaxation)
                 limit = weights[i, j, k] / mu
                 z = v
                 if limit > 0:
@@ -251,3 +216,100 @@ def _absolute_phase(start, stop, predicted, field, weights, mu, dual, target):
                         z = f + left if v > f else f - left
                 dual[i, j, k] = v - z
                 target[i, j, k] = 2 * z - v
+
+
+class DataTerm:
+    r"""Data step of a pointwise :math:`\phi`, on the host by its kernel, elsewhere by :meth:`nearest`.
+
+    Parameters
+    ----------
+    field, weights
+        Data and weights on the box, float32 ``(x, y, z)``, of the host.
+    mu, relaxation
+        Penalty and over-relaxation of the split.
+    engine
+        Where the predictions lie.
+    """
+
+    kernel: Callable[..., None]
+
+    def __init__(
+        self, field: np.ndarray, weights: np.ndarray, mu: float, relaxation: float = 1.0, engine: Engine = HOST
+    ) -> None:
+        self._engine = engine
+        dual = engine.zeros(field.shape)  # type: ignore[arg-type]
+        self._arguments = (engine.send(field), engine.send(weights), np.float32(mu), np.float32(relaxation), dual)
+
+    def reweight(self, weights: np.ndarray) -> None:
+        """Other weights from now on."""
+        self._arguments = (self._arguments[0], self._engine.send(weights), *self._arguments[2:])
+
+    def __call__(self, predicted: Any, target: Any) -> None:
+        if self._engine is HOST:
+            parallel.run(self.kernel, predicted.shape[0], predicted, *self._arguments, target)
+            return
+        field, weights, mu, relaxation, dual = self._arguments
+        v = float(relaxation) * predicted + (1 - float(relaxation)) * (target + dual) + dual
+        z = self.nearest(self._engine.xp, v, field, weights, float(mu))  # type: ignore[attr-defined]
+        dual[...] = v - z
+        target[...] = 2 * z - v
+
+    @staticmethod
+    def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:
+        r""":math:`\arg\min_z \phi(z) + \tfrac\mu2 (z - v)^2` of every voxel, arrays of the namespace ``xp``."""
+        raise NotImplementedError
+
+
+class SquaredData(DataTerm):
+    r"""Data step of :math:`\tfrac12 w (z - f)^2` with ``weights`` :math:`w`."""
+
+    kernel = staticmethod(_squared)
+
+    @staticmethod
+    def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:
+        return (weights * field + mu * v) / (weights + mu)
+
+
+class AbsoluteData(DataTerm):
+    r"""Data step of :math:`w |z - f|` with ``weights`` :math:`w` in the unit of the field."""
+
+    kernel = staticmethod(_absolute)
+
+    @staticmethod
+    def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:
+        limit = weights / mu
+        return v - xp.maximum(xp.minimum(v - field, limit), -limit)
+
+
+class PhaseData(DataTerm):
+    r"""Data step of :math:`\tfrac12 w\,|e^{iz} - e^{if}|^2 = w (1 - \cos(z - f))`, all phases in rad."""
+
+    kernel = staticmethod(_phase)
+
+    @staticmethod
+    def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:
+        field = field + 2 * math.pi * xp.round((v - field) / (2 * math.pi))
+        z = (weights * field + mu * v) / (weights + mu)
+        for _ in range(10):
+            slope = xp.maximum(weights * xp.cos(z - field) + mu, (weights + mu) / 4)
+            z = z - (weights * xp.sin(z - field) + mu * (z - v)) / slope
+        return xp.where(weights > 0, z, v)
+
+
+class AbsolutePhaseData(DataTerm):
+    r"""Data step of :math:`w\,|e^{iz} - e^{if}| = 2 w\,|\sin((z - f)/2)|`, all phases in rad."""
+
+    kernel = staticmethod(_absolute_phase)
+
+    @staticmethod
+    def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:
+        limit = weights / mu
+        field = field + 2 * math.pi * xp.round((v - field) / (2 * math.pi))
+        distance = xp.abs(v - field)
+        left = xp.maximum(distance - limit, 0 * distance)
+        for _ in range(10):
+            slope = xp.clip(1 - limit * xp.sin(left / 2) / 2, 0.25, None)
+            change = (left - distance + limit * xp.cos(left / 2)) / slope
+            left = xp.minimum(xp.maximum(left - change, 0 * distance), distance)
+        left = xp.where(distance <= limit, 0 * distance, left)
+        return xp.where(limit > 0, field + xp.sign(v - field) * left, v)

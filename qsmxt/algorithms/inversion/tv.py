@@ -26,12 +26,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import HOST, engine_of, to_host
+from qsmxt.algorithms.engine import engine_of, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
-from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -81,18 +79,15 @@ def tv(
     """Susceptibility (ppm) from the local field (ppm) with a total-variation prior; see the module."""
     engine = engine_of(local_field)
     domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    field_noise = to_host(field_noise)
     weights = domain.weights(field_noise)
-    if weights is not None and engine is not HOST:
-        raise InputError(
-            "field_noise: expected none with a field on a device, found one; leave it out or use NumPy arrays"
-        )
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     limits = parameters.iterations, parameters.tolerance
     if weights is None:
         return engine.finish(domain, total_variation(domain, weight, parameters.penalty, *limits, progress, engine))
     weights *= weights
     rho = parameters.penalty * weight
-    solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)
-    data = SquaredData(domain.field, weights, DATA_PENALTY)
+    solver = Splitting(domain, engine.shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY, engine=engine)
+    data = SquaredData(domain.field, weights, DATA_PENALTY, engine=engine)
     solver.start(data)
-    return domain.finish(solver.iterate(data, *limits, progress))
+    return engine.finish(domain, solver.iterate(data, *limits, progress))

@@ -28,6 +28,7 @@ Liu et al. 2017 (doi:10.1002/mrm.26331); Zhou et al. 2014 (doi:10.1002/nbm.3064)
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import WEIGHT_CAP, checked_mask, masked
+from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -140,17 +142,20 @@ def tvtfi(
         If shapes differ, the mask is empty or has no voxel with six neighbours in it, or an array is not finite inside
         the mask.
     """
-    mask = checked_mask(mask, grid)
-    residual, interior = lbv(total_field, mask, grid, START)
+    engine = engine_of(total_field)
+    mask = checked_mask(to_host(mask), grid)
+    field_noise, fit_quality = to_host(field_noise), to_host(fit_quality)
+    residual, interior = lbv(to_host(total_field), mask, grid, START)
     crop = Crop.around(mask, grid, margin=parameters.margin, padding=parameters.margin + _oblique_gap(grid))
     inside = crop.extract(mask)
     field = crop.extract(residual)
     weights = _data_weights(crop, mask, interior, field_noise, fit_quality)
-    x = _solve(field, weights, inside, crop.grid, parameters, progress)
+    solve = _solve if engine is HOST else functools.partial(_solve_elsewhere, engine)
+    x = solve(field, weights, inside, crop.grid, parameters, progress)
     chi = np.where(inside, x, np.float32(0))
     x[inside] = 0
     local = np.where(inside, field - fourier.filtered(x, kernels.dipole(crop.grid, "greens")), np.float32(0))
-    return crop.restore(chi), crop.restore(local)
+    return engine.send(crop.restore(chi)), engine.send(crop.restore(local))
 
 
 def _oblique_gap(grid: Grid) -> float:
@@ -197,13 +202,8 @@ def _solve(
     one complex transform. Its pieces are transformed where they are at work, while they are in the cache.
     """
     nx, ny = grid.shape[:2]
-    rho = np.float32(parameters.gradient_penalty * parameters.weight)
     mu = np.float32(parameters.field_penalty)
-    dipole = kernels.dipole(grid, "greens")
-    denominator = rho * kernels.negative_laplacian(grid) + mu * dipole * dipole
-    denominator[0, 0, 0] = np.inf
-    from_gradient, from_field = rho / denominator, mu * dipole / denominator
-    del denominator
+    dipole, from_gradient, from_field = _transfers(grid, parameters)
     shrinkage = Shrinkage(grid, inside.astype(np.float32), RELAXATION, parameters.edge * parameters.gradient_penalty)
     state = np.zeros(grid.shape, dtype=np.float32)
     x = np.zeros(grid.shape, dtype=np.float32)
@@ -217,6 +217,46 @@ def _solve(
         if progress:
             progress((iteration + 1) / parameters.iterations)
     return x
+
+
+def _transfers(grid: Grid, parameters: TVTFIParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Half spectra of the dipole, and of what the map takes from the splits of the gradient and of the field."""
+    rho, mu = np.float32(parameters.gradient_penalty * parameters.weight), np.float32(parameters.field_penalty)
+    dipole = kernels.dipole(grid, "greens")
+    denominator = rho * kernels.negative_laplacian(grid) + mu * dipole * dipole
+    denominator[0, 0, 0] = np.inf
+    return dipole, rho / denominator, mu * dipole / denominator
+
+
+def _solve_elsewhere(
+    engine: Engine,
+    field: np.ndarray,
+    weights: np.ndarray,
+    inside: np.ndarray,
+    grid: Grid,
+    parameters: TVTFIParameters,
+    progress: Progress | None,
+) -> np.ndarray:
+    """:func:`_solve` on arrays of another library, with two real transforms instead of a complex one."""
+    mu, shape = parameters.field_penalty, grid.shape
+    dipole, from_gradient, from_field = (engine.send(transfer) for transfer in _transfers(grid, parameters))
+    limit = parameters.edge * parameters.gradient_penalty
+    shrinkage = engine.shrinkage(grid, inside.astype(np.float32), RELAXATION, limit)
+    data, total = engine.send(weights * field), engine.send(weights + np.float32(mu))
+    x, right, predicted, state = (engine.zeros(shape) for _ in range(4))
+    for iteration in range(parameters.iterations):
+        shrinkage.step(x, 1 / parameters.gradient_penalty, right)
+        state = RELAXATION * (predicted - (data + mu * state) / total) + state
+        spectrum = engine.forward(2 * ((data + mu * state) / total) - state)
+        engine.scale(spectrum, from_field)
+        other = engine.forward(right)
+        engine.update(other, from_gradient, spectrum)
+        x = engine.inverse(engine.copy(other), shape)
+        engine.scale(other, dipole)
+        predicted = engine.inverse(other, shape)
+        if progress:
+            progress((iteration + 1) / parameters.iterations)
+    return engine.fetch(x)
 
 
 def _fit_planes(start, stop, field, weights, mu, relaxation, right, state, pair):
