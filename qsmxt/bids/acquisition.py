@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.bids.images import Header, check_same_grid, read_header, stored_values
+from qsmxt.bids.images import Header, check_same_grid, multiplied, read_header, stored_values
 from qsmxt.bids.makers import CORRECTIONS_KEY, alternating_axes, is_conjugate, undo_alternation, wrap
 from qsmxt.bids.phase import StoredPhase, fill_mask, phase_to_radians
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
@@ -168,7 +168,7 @@ def _load_polar(unit: ProcessingUnit, phase_range: tuple[float, float] | None, l
     if len(magnitudes) == len(unit.echoes):
         loaded.magnitude = np.empty_like(phase)
         for path, modulus in zip(magnitudes, loaded.magnitude, strict=True):
-            modulus[...] = _scaled(path)
+            _scale(path, modulus)
     elif all(echo.real is not None for echo in unit.echoes):
         loaded.magnitude = np.empty_like(phase)
         for echo, modulus in zip(unit.echoes, loaded.magnitude, strict=True):
@@ -192,7 +192,8 @@ def _load_cartesian(unit: ProcessingUnit, loaded: _Loaded) -> np.ndarray:
 def _parts(echo: EchoFiles) -> tuple[np.ndarray, np.ndarray]:
     if echo.real is None or echo.imag is None:
         raise InputError(f"echo at {echo.echo_time:g} s: expected phase, or real and imaginary part, found neither")
-    real, imag = _scaled(echo.real), _scaled(echo.imag)
+    shape = read_header(echo.real).shape
+    real, imag = (_scale(path, np.empty(shape, dtype=np.float32)) for path in (echo.real, echo.imag))
     for path, part in ((echo.real, real), (echo.imag, imag)):
         if part.size and part.min() >= 0:
             raise InputError(
@@ -202,12 +203,10 @@ def _parts(echo: EchoFiles) -> tuple[np.ndarray, np.ndarray]:
     return real, imag
 
 
-def _scaled(path: Path) -> np.ndarray:
-    """Scaled values, float32, 0 where they are not finite."""
+def _scale(path: Path, values: np.ndarray) -> np.ndarray:
+    """Scaled values, 0 where they are not finite, written to ``values`` (float32)."""
     stored, slope, intercept = stored_values(path)
-    values = stored.astype(np.float32)
-    if slope != 1:
-        values *= np.float32(slope)
+    multiplied(stored, slope, values)
     if intercept != 0:
         values += np.float32(intercept)
     if stored.dtype.kind == "f":

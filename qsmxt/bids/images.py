@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import io
 import math
 import zlib
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.bids import compression
 from qsmxt.errors import InputError, MissingInputError
 
 #: First bytes of an unlocked git-annex file whose content is not here.
@@ -29,6 +29,9 @@ FRAME_TOLERANCE = 1.0
 MOST_COMPRESSION = 1032
 
 _HEADER_BYTES = 348
+
+#: Where the voxels begin in a file of one piece without extensions.
+_FIRST_VOXEL = 352
 
 _CODE_NAMES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI152", 5: "template"}
 
@@ -83,10 +86,12 @@ def read_header(path: Path) -> Header:
 
 @dataclass(frozen=True)
 class _Described:
-    """What a header says: shape, length of the uncompressed file, affine, remarks."""
+    """What a header says: shape, type and place of the voxels, length of the uncompressed file, affine, remarks."""
 
     shape: tuple[int, ...]
-    bytes: int
+    dtype: np.dtype[Any]
+    offset: int
+    scaling: tuple[float | None, float | None]
     affine: np.ndarray
     notes: tuple[str, ...]
 
@@ -94,11 +99,16 @@ class _Described:
     def of(cls, header: Any) -> _Described:
         affine, notes = choose_affine(header)
         affine.setflags(write=False)
-        return cls(tuple(map(int, header.get_data_shape())), _announced_bytes(header), affine, tuple(notes))
+        shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+        return cls(tuple(map(int, shape)), dtype, int(offset), header.get_slope_inter(), affine, tuple(notes))
+
+    @property
+    def bytes(self) -> int:
+        return self.offset + math.prod(self.shape) * int(self.dtype.itemsize)
 
 
 def _plain_start(path: Path) -> bytes | None:
-    """What decides about the geometry in the header of an ordinary NIfTI-1 file; ``None`` if it is none."""
+    """What decides about voxels and geometry in the header of an ordinary NIfTI-1 file; ``None`` if it is none."""
     try:
         if not path.is_file():
             return None
@@ -111,7 +121,7 @@ def _plain_start(path: Path) -> bytes | None:
     if len(start) != _HEADER_BYTES or int.from_bytes(start[:4], "little") != len(start) or start[344:] != b"n+1\0":
         return None
     kept = bytearray(len(start))
-    for part in (slice(0, 4), slice(40, 56), slice(70, 74), slice(76, 112), slice(252, 348)):
+    for part in (slice(0, 4), slice(40, 56), slice(70, 74), slice(76, 120), slice(252, 348)):
         kept[part] = start[part]
     return bytes(kept)
 
@@ -132,16 +142,9 @@ def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
 
     A slope of 0, or one that is not finite, means that there is no scaling.
     """
-    image = open_image(path)
-    shape = volume_shape(path, image.shape)
-    proxy: Any = image.dataobj
-    try:
-        stored = np.asanyarray(proxy.get_unscaled())
-    except Exception as error:
-        raise InputError(
-            f"{path}: expected {image.shape} voxels, found a file that ends early ({_one_line(error)}); copy it again"
-        ) from None
-    slope, intercept = float(proxy.slope), float(proxy.inter)
+    start = _plain_start(path) if path.name.endswith(".nii.gz") else None
+    found = None if start is None else _described(start)
+    stored, slope, intercept = _stored(path) if found is None else _unpacked(path, found)
     if stored.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: expected real numbers, found values of type {stored.dtype}; "
@@ -149,7 +152,61 @@ def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
         )
     if not np.isfinite(slope) or slope == 0:
         slope, intercept = 1.0, 0.0
-    return stored.reshape(shape), slope, intercept if np.isfinite(intercept) else 0.0
+    return stored, slope, intercept if np.isfinite(intercept) else 0.0
+
+
+def _stored(path: Path) -> tuple[np.ndarray, float, float]:
+    """Voxels, slope and intercept of any image that nibabel reads."""
+    image = open_image(path)
+    shape = volume_shape(path, image.shape)
+    proxy: Any = image.dataobj
+    try:
+        stored = np.asanyarray(proxy.get_unscaled())
+    except Exception as error:
+        raise _ends_early(path, image.shape, error) from None
+    return stored.reshape(shape), float(proxy.slope), float(proxy.inter)
+
+
+def _unpacked(path: Path, found: _Described) -> tuple[np.ndarray, float, float]:
+    """Voxels, slope and intercept of a compressed file whose header is sound."""
+    shape = volume_shape(path, found.shape)
+    _check_length(path, found.shape, found.bytes)
+    try:
+        content = compression.read(path, found.bytes)
+    except compression.DAMAGED as error:
+        raise _ends_early(path, found.shape, error) from None
+    slope, intercept = found.scaling
+    stored = content[found.offset :].view(found.dtype).reshape(shape, order="F")
+    return stored, 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+
+
+def _ends_early(path: Path, shape: tuple[int, ...], error: BaseException) -> InputError:
+    return InputError(
+        f"{path}: expected {tuple(shape)} voxels, found a file that ends early ({_one_line(error)}); copy it again"
+    )
+
+
+def multiplied(stored: np.ndarray, factor: float, target: np.ndarray) -> None:
+    """Write ``stored`` times ``factor`` to ``target`` (float32), both of shape (x, y, z).
+
+    Files run along x and arrays along z: plane by plane, both stay in the processor's cache.
+    """
+    for y in range(stored.shape[1]):
+        np.multiply(stored[:, y], np.float32(factor), out=target[:, y], casting="unsafe")
+
+
+def file_content(image: Any) -> bytearray:
+    """The NIfTI-1 file of an image of three axes in memory: the bytes that nibabel writes, in a tenth of its time."""
+    header, array = image.header.copy(), np.asarray(image.dataobj)
+    if header.get_slope_inter() == (None, None):
+        header.set_slope_inter(1.0, 0.0)
+    header["magic"], header["vox_offset"] = b"n+1", _FIRST_VOXEL
+    content = bytearray(_FIRST_VOXEL + array.nbytes)
+    content[:_HEADER_BYTES] = header.binaryblock
+    stored = np.frombuffer(content, array.dtype, offset=_FIRST_VOXEL).reshape(array.shape, order="F")
+    for y in range(array.shape[1]):
+        stored[:, y] = array[:, y]
+    return content
 
 
 def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -286,14 +343,7 @@ def _uncompressed_length(path: Path, expected: int) -> int:
         return most
     if announced == expected % 2**32:
         return expected
-    length = 0
-    try:
-        with gzip.open(path) as content:
-            while length < expected and (block := content.read(1 << 20)):
-                length += len(block)
-    except (EOFError, OSError, zlib.error):
-        pass
-    return length
+    return compression.length(path, expected)
 
 
 def _one_line(error: BaseException) -> str:

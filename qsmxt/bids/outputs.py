@@ -9,9 +9,7 @@ subject differ in nothing else::
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,9 @@ from urllib.parse import quote
 import numpy as np
 
 from qsmxt.bids.atomic import plain, write_bytes, write_json
+from qsmxt.bids.compression import compress
 from qsmxt.bids.entities import SHORT_NAMES, in_order, is_label, long_name, parse_name, stem
+from qsmxt.bids.images import file_content
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.errors import InputError
 from qsmxt.registry.artifacts import artifact as artifact_called
@@ -44,9 +44,6 @@ _STANDARD_SPACE = re.compile(r"(?:MNI|ICBM|OASIS|fsaverage|fsLR|UNCInfant|CIVET|
 
 _EXTENSION = re.compile(r"(?:\.[A-Za-z0-9]+){1,2}")
 _DATATYPES = ("anat", "fmap", "figures")
-
-#: zlib level: higher ones cost time and save nothing on noise.
-_COMPRESSION = 3
 
 
 class Derivatives:
@@ -254,13 +251,8 @@ def _nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> bytes:
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     image.header.set_xyzt_units("mm", "unknown")
-    content = image.to_bytes()
-    if not path.name.endswith(".gz"):
-        return content
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=buffer, mtime=0) as stream:
-        stream.write(content)
-    return buffer.getvalue()
+    content = file_content(image)
+    return compress(content) if path.name.endswith(".gz") else bytes(content)
 
 
 def _check_reference(path: Path, metadata: Mapping[str, Any]) -> None:

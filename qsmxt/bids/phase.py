@@ -29,12 +29,13 @@ Robinson et al. 2017 (doi:10.1002/nbm.3601) for the meaning of phase; scales as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from qsmxt.bids.images import multiplied
 from qsmxt.bids.makers import alternating_axes as alternating_axes
 from qsmxt.bids.makers import is_conjugate as is_conjugate
 from qsmxt.bids.makers import undo_alternation as undo_alternation
@@ -393,9 +394,9 @@ def _wraps(images: Sequence[StoredPhase], width: float) -> bool:
 def _convert(image: StoredPhase, conversion: Conversion, target: np.ndarray) -> None:
     """Write radians in [-pi, pi] to ``target``; the linear map is composed in double precision first."""
     slope, intercept = (1.0, 0.0) if conversion.of_stored else (image.slope, image.intercept)
-    factor = np.float32(conversion.factor * slope)
+    factor = conversion.factor * slope
     offset = np.float32(conversion.factor * intercept + conversion.offset)
-    np.multiply(image.stored, factor, out=target, casting="unsafe")
+    multiplied(image.stored, factor, target)
     target += offset
     if image.stored.dtype.kind == "f":
         np.nan_to_num(target, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
@@ -409,22 +410,20 @@ def fill_mask(images: Sequence[StoredPhase]) -> np.ndarray | None:
     :math:`-\\pi`), scaled 0, or NaN. A constant would otherwise pass for perfectly coherent phase. One value of
     4096 fills 0.02 % of the voxels by chance; a filling value fills more than 1 %.
     """
-    filled = np.zeros((len(images), *images[0].stored.shape), dtype=bool)
-    for image, target in zip(images, filled, strict=True):
-        for candidate in (_stored_zero, _scaled_zero, _not_finite):
-            voxels = candidate(image)
-            if voxels.mean() > FILL_FRACTION:
-                target |= voxels
-    return filled if filled.any() else None
+    filled: np.ndarray | None = None
+    for echo, image in enumerate(images):
+        for voxels in _candidates(image):
+            if np.count_nonzero(voxels) > FILL_FRACTION * voxels.size:
+                if filled is None:
+                    filled = np.zeros((len(images), *image.stored.shape), dtype=bool)
+                filled[echo] |= voxels
+    return filled
 
 
-def _stored_zero(image: StoredPhase) -> np.ndarray:
-    return image.stored == 0
-
-
-def _scaled_zero(image: StoredPhase) -> np.ndarray:
-    return image.stored == -image.intercept / image.slope
-
-
-def _not_finite(image: StoredPhase) -> np.ndarray:
-    return ~np.isfinite(image.stored)
+def _candidates(image: StoredPhase) -> Iterator[np.ndarray]:
+    """Voxels that hold what may be a filling value, value by value."""
+    yield image.stored == 0
+    if image.intercept != 0:
+        yield image.stored == -image.intercept / image.slope
+    if image.stored.dtype.kind == "f":
+        yield ~np.isfinite(image.stored)

@@ -100,12 +100,15 @@ def gather(options: Options, settings: Settings) -> int:
 
 def run_participants(options: Options, settings: Settings) -> int:
     """The participant level."""
+    from qsmxt.lean import STEPS, import_libraries
+
     resources = find_resources(settings)
     if resources.nprocs > 1 and not options.dry_run and resources.plugin is None:
         from qsmxt.workflows.startup import start_fork_server
 
         start_fork_server()
     validate_input(options)
+    import_libraries(*(STEPS if resources.nprocs == 1 and not options.dry_run else ()))
     selection = select(options, settings)
     from qsmxt.workflows.participants import prepare
     from qsmxt.workflows.watch import Outcome
@@ -207,7 +210,6 @@ def process(
 ) -> list[Outcome]:
     """Run the units, and write what belongs to the dataset as a whole whatever happens to them."""
     from qsmxt.workflows.dataset import Finisher, finish_dataset, start_dataset
-    from qsmxt.workflows.orientation import run_orientations
     from qsmxt.workflows.participants import run_units
     from qsmxt.workflows.resources import threads_per_node
     from qsmxt.workflows.unit import Context
@@ -228,8 +230,11 @@ def process(
             except OSError as error:
                 raise OutputError(f"work folder {work_dir}: cannot be made ({error.strerror}); use -w") from None
             outcomes += run_units(prepared, settings, context, work_dir, resources, finisher)
-            units = [item.unit for item in prepared]
-            outcomes += run_orientations(units, outcomes, settings, context, work_dir, resources)
+            if settings.outputs.orientation:
+                from qsmxt.workflows.orientation import run_orientations
+
+                units = [item.unit for item in prepared]
+                outcomes += run_orientations(units, outcomes, settings, context, work_dir, resources)
     finally:
         finish_dataset(context, subjects, outcomes, facts, finisher.close())
     return outcomes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,9 @@ import numpy as np
 
 from qsmxt import __version__
 from qsmxt.bids.atomic import write_bytes, write_json, write_text
+from qsmxt.bids.compression import compress
 from qsmxt.bids.entities import stem
+from qsmxt.bids.images import file_content
 from qsmxt.bids.outputs import RAW, save_volume
 from qsmxt.errors import InputError, ParameterError
 from qsmxt.phantom.anatomical import AnatomicalScan, motion, simulate_anatomical
@@ -284,10 +284,7 @@ def _write_nifti(
     image.header.set_xyzt_units("mm", "sec")
     if slope is not None:
         image.header.set_slope_inter(slope, intercept)
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=3, fileobj=buffer, mtime=0) as stream:
-        stream.write(image.to_bytes())
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, compress(file_content(image)))
 
 
 def truth_folder(bids: str | Path) -> Path:

@@ -7,12 +7,15 @@ mosaic are apart from each other: every plane has rows of its own, as many as it
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from qsmxt.bids.compression import compress_stream
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -31,6 +34,9 @@ MARGIN = 6.0
 #: Colours of contours, in their order; they differ in brightness as well.
 CONTOURS = ((255, 80, 40), (90, 220, 255), (255, 225, 60))
 
+#: Filter of the rows of a PNG file.
+_DIFFERENCE_TO_ROW_ABOVE = 2
+
 Box = tuple[slice, slice, slice]
 
 
@@ -40,6 +46,14 @@ class Upright:
 
     array: np.ndarray
     voxel_size: tuple[float, float, float]
+
+    @functools.cached_property
+    def filled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions along every axis at which a slice has voxels other than 0; all positions if there is none."""
+        above, before = (np.asarray(self.array.any(axis=axis)) for axis in (2, 0))
+        lines = (np.asarray(above.any(axis=1)), np.asarray(above.any(axis=0)), np.asarray(before.any(axis=0)))
+        first, second, third = (np.flatnonzero(line if line.any() else ~line) for line in lines)
+        return first, second, third
 
 
 def upright(array: np.ndarray, affine: np.ndarray) -> Upright:
@@ -63,12 +77,9 @@ def _assignment(cosines: np.ndarray) -> tuple[int, int, int]:
     return max(orders, key=lambda order: float(sum(cosines[world, order[world]] for world in range(3))))
 
 
-def slice_positions(mask: np.ndarray, axis: int, count: int) -> list[int]:
+def slice_positions(mask: Upright, axis: int, count: int) -> list[int]:
     """Positions of up to ``count`` slices spread evenly over the mask along ``axis``, away from its ends."""
-    others = tuple(other for other in range(3) if other != axis)
-    filled = np.flatnonzero(mask.any(axis=others))
-    if filled.size == 0:
-        filled = np.arange(mask.shape[axis])
+    filled = mask.filled[axis]
     first, last = int(filled[0]), int(filled[-1])
     if last - first < count:
         return list(range(first, last + 1))
@@ -104,7 +115,7 @@ def mosaic(
     pixel = pixel_length(mask, box, count)
     planes = []
     for axis in range(3):
-        places = [(axis, position, box, pixel) for position in slice_positions(mask.array, axis, count)]
+        places = [(axis, position, box, pixel) for position in slice_positions(mask, axis, count)]
         planes.append(arranged([_tile(volume, place, window, contours) for place in places]))
     width = max(plane.shape[1] for plane in planes)
     return np.concatenate([_widened(plane, width) for plane in planes], axis=0)
@@ -120,14 +131,9 @@ def pixel_length(mask: Upright, box: Box, count: int) -> float:
 def bounding(mask: Upright) -> Box:
     """Box around the mask with a margin, as far as there are voxels."""
     slices = []
-    for axis, length in enumerate(mask.array.shape):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(mask.array.any(axis=others))
-        margin = int(np.ceil(MARGIN / mask.voxel_size[axis]))
-        if filled.size == 0:
-            slices.append(slice(0, length))
-        else:
-            slices.append(slice(max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)))
+    for filled, length, size in zip(mask.filled, mask.array.shape, mask.voxel_size, strict=True):
+        margin = int(np.ceil(MARGIN / size))
+        slices.append(slice(max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)))
     return slices[0], slices[1], slices[2]
 
 
@@ -157,23 +163,29 @@ def _tile(
     window: tuple[float, float],
     contours: Sequence[Upright],
 ) -> np.ndarray:
-    picture = grey(_cut(volume, *place), *window)
+    picture = _enlarged(grey(_cut(volume, *place[:3]), *window), volume, place)
     if not contours:
         return picture
     tile = np.repeat(picture[:, :, None], 3, axis=2)
     for contour, colour in zip(contours, CONTOURS, strict=False):
-        tile[outline(_cut(contour, *place))] = colour
+        tile[outline(_enlarged(_cut(contour, *place[:3]), contour, place))] = colour
     return tile
 
 
-def _cut(volume: Upright, axis: int, position: int, box: Box, pixel: float) -> np.ndarray:
-    """One slice, rows from top to bottom, at square pixels."""
+def _cut(volume: Upright, axis: int, position: int, box: Box) -> np.ndarray:
+    """The voxels of one slice."""
     index: list[slice | int] = list(box)
     index[axis] = position
-    plane = volume.array[tuple(index)]
+    plane: np.ndarray = volume.array[tuple(index)]
+    return plane
+
+
+def _enlarged(plane: np.ndarray, volume: Upright, place: tuple[int, int, Box, float]) -> np.ndarray:
+    """One slice of ``volume``, rows from top to bottom, at square pixels."""
+    axis, _, _, pixel = place
     sizes = [size for other, size in enumerate(volume.voxel_size) if other != axis]
     across, up = (_sampled(length, size, pixel) for length, size in zip(plane.shape, sizes, strict=True))
-    return plane[np.ix_(across, up)].T[::-1]
+    return plane.T[up[::-1]][:, across]
 
 
 def _sampled(length: int, size: float, pixel: float) -> np.ndarray:
@@ -184,12 +196,12 @@ def _sampled(length: int, size: float, pixel: float) -> np.ndarray:
 
 def outline(labels: np.ndarray) -> np.ndarray:
     """Pixels of a label (or of a mask) with a neighbour that has another one."""
-    values = labels.astype(np.int64)
-    padded = np.pad(values, 1)
-    same = np.ones(values.shape, dtype=bool)
-    for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
-        same &= neighbour == values
-    edge: np.ndarray = (values != 0) & ~same
+    padded = np.pad(labels, 1)
+    values = padded[1:-1, 1:-1]
+    edge: np.ndarray = padded[:-2, 1:-1] != values
+    for neighbour in (padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        edge |= neighbour != values
+    edge &= values != 0
     return edge
 
 
@@ -197,10 +209,12 @@ def png(pixels: np.ndarray) -> bytes:
     """A PNG file of uint8 ``(height, width)`` or ``(height, width, 3)``; the same bytes for the same pixels."""
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
-    lines = np.zeros((height, 1 + channels * width), dtype=np.uint8)
-    lines[:, 1:] = pixels.reshape(height, channels * width)
+    rows = pixels.reshape(height, channels * width)
+    lines = np.full((height, 1 + channels * width), _DIFFERENCE_TO_ROW_ABOVE, dtype=np.uint8)
+    lines[:1, 1:] = rows[:1]
+    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", compress_stream(lines.data.cast("B"))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 
 

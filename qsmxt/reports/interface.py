@@ -102,10 +102,12 @@ class Maps:
         if name == "two_pass_difference":
             reliable, filled = self.array("reliable_chi"), self.array("filled_chi")
             return np.where(reliable != 0, reliable - filled, np.float32(0))
-        if name in self.files:
-            return np.asanyarray(self._image(name).dataobj)
         array = self.state.load(name) if self.state is not None else None
-        return array[0] if array is not None and array.ndim == 4 else array
+        if array is None:
+            return np.asanyarray(self._image(name).dataobj)
+        if array.dtype == bool:
+            return array.view(np.uint8)
+        return array[0] if array.ndim == 4 else array
 
     def upright(self, name: str) -> Any:
         """The map with its axes along those of the body."""
@@ -115,9 +117,9 @@ class Maps:
 
     def affine(self, name: str) -> np.ndarray:
         """Affine of the grid of a map."""
-        if name in self.files or self.state is None:
-            return np.asarray(self._image(name).affine)
-        return np.array(self.state.affine)
+        if self.state is not None and name in self.state.arrays:
+            return np.array(self.state.affine)
+        return np.asarray(self._image(name).affine)
 
     def _image(self, name: str) -> Any:
         import nibabel

@@ -20,7 +20,7 @@ from qsmxt.reports.overlays import Outlined
 FOLDER = Path(__file__).parents[1] / "data" / "viewer"
 
 #: Bytes of maps and labels that a page holds, and what one viewer may take of them even if there are many.
-BUDGET, LEAST = 7_000_000, 1_500_000
+BUDGET, LEAST = 7_900_000, 1_700_000
 
 #: Colours of the labels of the mask: those of its outlines in pictures.
 MASK_COLOURS = [list(colour) for colour in CONTOURS[:2]]

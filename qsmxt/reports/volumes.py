@@ -6,13 +6,17 @@ so that what shows them needs no geometry of its own. A value is the stored numb
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from qsmxt.bids.compression import compress
+from qsmxt.bids.images import file_content
 
 #: Of their names: they are for the page alone and no maps to compute with.
 EXTENSION = ".slices.gz"
@@ -25,9 +29,6 @@ MARGIN = 6.0
 
 #: Grey levels of a map without a unit.
 LEVELS = 127
-
-#: Depth of compression: deeper takes three times as long for a fiftieth less.
-DEPTH = 6
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class Frame:
 
 def frame(mask: np.ndarray, affine: np.ndarray, most: int = MOST_VOXELS) -> Frame:
     """What is shown of the grid of ``mask`` (bool, shape ``(x, y, z)``) with ``affine``: its box with a margin."""
-    turned = _turned(mask, affine)
-    inside, sizes = np.asarray(turned.dataobj) > 0, turned.header.get_zooms()
+    inside, sizes = _turned(mask, affine), voxel_sizes(_turned_affine(affine, mask.shape))
     box, shape = [], []
     for axis, length in enumerate(inside.shape):
         filled = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -92,8 +92,10 @@ def map_volume(
     mask
         Voxels outside are set to 0: noise does not compress.
     """
-    kept = array if mask is None else np.where(mask, array, 0)
-    values = _means(_cut(kept, affine, shown), shown.factors)
+    kept = _cut(array, affine, shown)
+    if mask is not None:
+        kept = np.where(_cut(mask, affine, shown), kept, kept.dtype.type(0))
+    values = _means(kept, shown.factors)
     if step is None:
         top = float(np.percentile(values, 99.9)) * 1.2
         step = (top if top > 0 else 1.0) / LEVELS
@@ -111,16 +113,19 @@ def label_volume(labels: np.ndarray, affine: np.ndarray, shown: Frame) -> bytes:
     return _file(kept.astype(np.uint8 if top < 256 else np.int16), affine, labels.shape, shown, 1.0, labels=True)
 
 
-def _turned(array: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
-    kept = array.astype(np.uint8) if array.dtype == bool else array
-    if kept.dtype == np.int64:
-        kept = kept.astype(np.int32)
-    return nibabel.as_closest_canonical(nibabel.Nifti1Image(kept, affine))
+def _turned(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The array with its axes to the right, the front and the top; nothing is copied."""
+    turned: np.ndarray = apply_orientation(array, io_orientation(affine))
+    return turned
+
+
+def _turned_affine(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    turned: np.ndarray = affine @ inv_ornt_aff(io_orientation(affine), shape)
+    return turned
 
 
 def _cut(array: np.ndarray, affine: np.ndarray, shown: Frame) -> np.ndarray:
-    cut: np.ndarray = np.asarray(_turned(array, affine).dataobj)[shown.box]
-    return cut
+    return _turned(array, affine)[shown.box]
 
 
 def _means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
@@ -138,14 +143,14 @@ def _file(
     array: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], shown: Frame, step: float, *, labels: bool = False
 ) -> bytes:
     """The file; its affine is that of the part which is shown."""
-    turned = _turned(np.zeros(shape, dtype=np.uint8), affine).affine
+    turned = _turned_affine(affine, shape)
     scaled = turned.copy()
     scaled[:3, :3] = turned[:3, :3] * shown.factors
     corner = [part.start + (factor - 1) / 2 for part, factor in zip(shown.box, shown.factors, strict=True)]
     scaled[:3, 3] = turned[:3, :3] @ corner + turned[:3, 3]
-    image = nibabel.Nifti1Image(np.asfortranarray(array), scaled)
+    image = nibabel.Nifti1Image(array, scaled)
     image.header.set_slope_inter(step, 0.0)
     image.header.set_xyzt_units("mm")
     if labels:
         image.header.set_intent("label", name="labels")
-    return gzip.compress(image.to_bytes(), DEPTH, mtime=0)
+    return compress(file_content(image))

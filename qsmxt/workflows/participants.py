@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsmxt.bids.atomic import write_text
 from qsmxt.bids.outputs import Derivatives
@@ -23,10 +23,12 @@ from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.progress import Progress, make_progress
 from qsmxt.workflows.resources import Resources, memory_limit
-from qsmxt.workflows.segmentation import SegmentationPlan
 from qsmxt.workflows.taken import RESOURCES
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
 from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
+
+if TYPE_CHECKING:
+    from qsmxt.workflows.segmentation import SegmentationPlan
 
 logger = logging.getLogger("qsmxt")
 

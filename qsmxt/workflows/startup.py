@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 
-#: Imported once by the fork server, so that workers start at once.
-PRELOADED = ("qsmxt.workflows.unit", "qsmxt.algorithms.signal", "qsmxt.bids.acquisition", "nibabel")
+#: Imported once by the fork server.
+PRELOADED = ("qsmxt.workflows.preloaded",)
 
 
 def start_fork_server() -> None:

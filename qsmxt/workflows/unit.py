@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
@@ -20,7 +20,9 @@ from qsmxt.reports.interface import DrawFigures
 from qsmxt.workflows.dicom import add_dicom
 from qsmxt.workflows.estimate import Estimate, Size, estimate_plan
 from qsmxt.workflows.plan import LOADING, MASK_STEP, Group, Plan
-from qsmxt.workflows.segmentation import SegmentationPlan, add_segmentation
+
+if TYPE_CHECKING:
+    from qsmxt.workflows.segmentation import SegmentationPlan
 
 #: Names of the inputs that take the states a group continues.
 _STATE_INPUTS = ("state", "second", "third")
@@ -70,6 +72,8 @@ def init_unit_wf(
         builder.add_output(output)
         builder.add_figures(output)
     if segmentation is not None:
+        from qsmxt.workflows.segmentation import add_segmentation
+
         add_segmentation(builder, segmentation)
     if settings.outputs.export_dicom:
         add_dicom(builder, source)

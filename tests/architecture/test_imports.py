@@ -50,6 +50,20 @@ def test_help_of_the_methods_imports_nothing_heavy():
     assert json.loads(result.stderr) == []
 
 
+def test_libraries_leave_out_what_is_not_used_and_find_it_when_it_is():
+    code = (
+        "import sys, json\n"
+        "from qsmxt.lean import import_libraries\n"
+        "import_libraries()\n"
+        "before = [m for m in ('nibabel', 'nipype', 'pydicom', 'scipy.io', 'scipy.sparse') if m in sys.modules]\n"
+        "import pydicom, scipy.io, nipype.utils.filemanip\n"
+        "assert nipype.utils.filemanip.sio.loadmat is scipy.io.loadmat and pydicom.dcmread\n"
+        "sys.stdout.write(json.dumps(before))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == ["nibabel", "nipype"]
+
+
 #: Keys that are also ordinary words or names of something else; only ``stage.key`` is looked for.
 ORDINARY_WORDS = {
     "value", "open", "close", "fill", "largest", "smooth", "trim", "erode", "dilate", "quality", "robust", "none",

@@ -65,13 +65,13 @@ def test_window_is_linear_clipped_and_symmetric():
 def test_slices_are_spread_over_the_mask_and_keep_off_its_ends():
     mask = np.zeros((50, 4, 4), dtype=bool)
     mask[10:41] = True
-    assert slice_positions(mask, 0, 3) == [18, 25, 32]
-    assert slice_positions(np.zeros((9, 2, 2), dtype=bool), 0, 1) == [4]
+    assert slice_positions(Upright(mask, (1, 1, 1)), 0, 3) == [18, 25, 32]
+    assert slice_positions(Upright(np.zeros((9, 2, 2), dtype=bool), (1, 1, 1)), 0, 1) == [4]
 
 
 def test_no_slice_is_shown_twice():
-    assert slice_positions(np.ones((1, 2, 2), dtype=bool), 0, 2) == [0]
-    assert slice_positions(np.ones((5, 2, 2), dtype=bool), 0, 7) == [0, 1, 2, 3, 4]
+    assert slice_positions(Upright(np.ones((1, 2, 2), dtype=bool), (1, 1, 1)), 0, 2) == [0]
+    assert slice_positions(Upright(np.ones((5, 2, 2), dtype=bool), (1, 1, 1)), 0, 7) == [0, 1, 2, 3, 4]
 
 
 def _tiles(picture):

@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+from scipy import special
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
@@ -154,7 +154,7 @@ class Echoes:
         misfit, signal = fit.misfit.reshape(-1)[voxels], fit.signal.reshape(-1)[voxels]
         good = misfit < 2 * (1 - GOOD_FIT) * signal
         chosen = misfit[good] if good.any() else misfit
-        return float(np.sqrt(np.median(chosen) / scipy.stats.chi2.median(len(self.times) - unknowns)))
+        return float(np.sqrt(np.median(chosen) / (2 * special.gammaincinv((len(self.times) - unknowns) / 2, 0.5))))
 
 
 @kernel

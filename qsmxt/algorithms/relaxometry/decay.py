@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+from scipy import special
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
@@ -163,7 +163,7 @@ class Decay:
         if signal.size == 0:
             return 0.0
         median = float(np.median(misfit.reshape(-1)[signal]))
-        return float(np.sqrt(median / scipy.stats.chi2.median(len(self.times) - 2)))
+        return float(np.sqrt(median / (2 * special.gammaincinv((len(self.times) - 2) / 2, 0.5))))
 
 
 def attenuation(

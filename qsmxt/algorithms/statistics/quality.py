@@ -182,10 +182,15 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
     mask = np.asarray(arrays["mask"], dtype=bool)
     if not mask.any():
         return {}
-    found: dict[str, float | None] = {
-        "mask_volume": float(mask.sum()) * grid.voxel_volume / 1000,
-        "mask_pieces": float(Runs.of(mask).count),
-    }
+    found: dict[str, float | None] = {}
+    if arrays.get("magnitude") is not None and phase_axis is not None:
+        found["ghost_ratio"] = ghost_ratio(arrays["magnitude"], mask, grid, phase_axis)
+    box = box_of(mask, (1, 1, 1))
+    arrays = {name: np.ascontiguousarray(arrays[name][box]) for name in NEEDED if arrays.get(name) is not None}
+    mask = np.asarray(arrays["mask"], dtype=bool)
+    grid = grid.with_shape(mask.shape)  # type: ignore[arg-type]
+    found["mask_volume"] = float(np.count_nonzero(mask)) * grid.voxel_volume / 1000
+    found["mask_pieces"] = float(Runs.of(mask).count)
     if arrays.get("reliable_mask") is not None:
         found["unreliable_share"] = unreliable_share(arrays["reliable_mask"], mask)
     for key, name in (("phase_coherence", "phase_quality"), ("field_noise", "field_noise")):
@@ -193,8 +198,6 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
             found[key] = _median(arrays[name], mask)
     if arrays.get("magnitude") is not None:
         found["snr"] = signal_to_noise(arrays["magnitude"], mask)
-        if phase_axis is not None:
-            found["ghost_ratio"] = ghost_ratio(arrays["magnitude"], mask, grid, phase_axis)
     if arrays.get("chi") is not None:
         found |= _of_susceptibility(arrays, mask, grid)
     return {
@@ -227,7 +230,9 @@ def _of_susceptibility(arrays: Mapping[str, Any], mask: np.ndarray, grid: Grid) 
 def noise(volume: np.ndarray, mask: np.ndarray) -> float | None:
     """Standard deviation of the white noise of ``volume`` (x, y, z) within ``mask``; ``None`` if it cannot be told."""
     box = box_of(mask)
-    difference, inside = volume[box].astype(np.float64), np.asarray(mask[box], dtype=bool)
+    difference, inside = volume[box], np.asarray(mask[box], dtype=bool)
+    if difference.dtype.kind != "f":
+        difference = difference.astype(np.float64)
     axes = [axis for axis in range(3) if difference.shape[axis] > 1]
     for axis in axes:
         first, second = _neighbours(inside, axis)
@@ -295,11 +300,10 @@ def cone_ratio(power: np.ndarray, grid: Grid, shells: int = 12) -> float | None:
     valid = (shell >= 0) & (shell < shells)
     weights = np.broadcast_to(fourier.spectrum_weights(grid), power.shape)
     cone = np.abs(dipole(grid)) < CONE
-    sums, counts = [], []
-    for part in (valid & cone, valid & ~cone):
-        index = shell[part]
-        sums.append(np.bincount(index, power[part].astype(np.float64), shells))
-        counts.append(np.bincount(index, weights[part].astype(np.float64), shells))
+    place = np.where(valid, np.where(cone, shell, shell + shells), 2 * shells).ravel()
+    sums, counts = (
+        np.bincount(place, values.ravel(), 2 * shells + 1)[:-1].reshape(2, shells) for values in (power, weights)
+    )
     usable = (counts[0] > 0) & (counts[1] > 0)
     if not usable.any():
         return None
