@@ -1,7 +1,4 @@
-"""List the images of a BIDS dataset: those of the participants that are asked for, or from an index by pybids.
-
-Where images can lie is settled by BIDS, so that folders are enough; pybids itself takes longer to import.
-"""
+"""List the images of a BIDS dataset with pybids, indexing only the participants that are asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,9 @@ _HIDDEN = re.compile(r"/\.")
 DATATYPES = ("anat", "swi")
 
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+
+#: The entities that a layout is asked about; more would cost time for every file.
+_FEW_ENTITIES = Path(__file__).parents[1] / "data" / "pybids.json"
 
 #: So many labels are spelled out in a message.
 _LABELS_SHOWN = 20
@@ -84,7 +84,9 @@ def quoted(labels: Sequence[str]) -> str:
     return shown if len(labels) <= _LABELS_SHOWN else f"{shown} and {len(labels) - _LABELS_SHOWN} more"
 
 
-def list_images(root: Path, subjects: Sequence[str], database_dir: str | Path | None = None) -> list[Path]:
+def list_images(
+    root: Path, subjects: Sequence[str], database_dir: str | Path | None = None, *, all_subjects: bool = False
+) -> list[Path]:
     """All NIfTI images of ``subjects``, sorted.
 
     Without ``database_dir`` the folders of other subjects are not even looked into. With it, a pybids database of
@@ -93,17 +95,19 @@ def list_images(root: Path, subjects: Sequence[str], database_dir: str | Path | 
     Raises
     ------
     InputError
-        If a folder cannot be read, or pybids cannot read the dataset or the database.
+        If pybids cannot read the dataset or the database.
     """
-    if database_dir is None:
-        return sorted(path for subject in subjects for path in _images_below(root / f"sub-{subject}"))
     try:
-        layout = _shared_layout(root, Path(database_dir).absolute())
+        layout = (
+            _shared_layout(root, Path(database_dir).absolute())
+            if database_dir
+            else _layout(root, subjects, all_subjects)
+        )
         found = layout.get(subject=list(subjects), extension=list(IMAGE_EXTENSIONS), return_type="filename")
     except Exception as error:
+        where = f" with the database {database_dir} (delete it if it is damaged or of another dataset)"
         raise InputError(
-            f"{root}: pybids cannot index the dataset with the database {database_dir} (delete it if it is damaged or "
-            f"of another dataset): {type(error).__name__}: {error}"
+            f"{root}: pybids cannot index the dataset{where if database_dir else ''}: {type(error).__name__}: {error}"
         ) from error
     paths = sorted(Path(name) for name in found)
     if paths and not paths[0].is_relative_to(root):
@@ -114,25 +118,12 @@ def list_images(root: Path, subjects: Sequence[str], database_dir: str | Path | 
     return paths
 
 
-def _images_below(subject: Path) -> Iterator[Path]:
-    """Images of a subject where BIDS wants them; links can lead anywhere, but no deeper."""
-    sessions = [path for path in _entries(subject) if path.name.startswith("ses-")]
-    for folder in (subject, *sessions):
-        for datatype in DATATYPES:
-            for path in _entries(folder / datatype):
-                if path.name.endswith(IMAGE_EXTENSIONS) and not path.is_dir():
-                    yield path
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder and is not hidden; nothing if there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder that can be read, found {error.strerror}") from None
+def _layout(root: Path, subjects: Sequence[str], all_subjects: bool) -> Any:
+    """Layout of the images where BIDS wants them; links that lead back into the dataset are not followed round it."""
+    wanted = r"[A-Za-z0-9+]+" if all_subjects else f"(?:{'|'.join(re.escape(label) for label in subjects)})"
+    image = r"[^/.][^/]*\.nii(?:\.gz)?"
+    place = rf"sub-{wanted}(?:/ses-[^/]+)?(?:/(?:{'|'.join(DATATYPES)})(?:/{image})?)?"
+    return _bids_layout(root, [re.compile(rf"^/(?!{place}$)")], config=[str(_FEW_ENTITIES)])
 
 
 def _shared_layout(root: Path, database: Path) -> Any:
@@ -161,13 +152,13 @@ def _holds_index(database: Path) -> bool:
     return any(database.glob("*.sqlite"))
 
 
-def _bids_layout(root: Path, ignore: list[Any], database: Path | None = None) -> Any:
+def _bids_layout(root: Path, ignore: list[Any], database: Path | None = None, config: list[str] | None = None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
         indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-        return BIDSLayout(str(root), validate=False, indexer=indexer, database_path=database)
+        return BIDSLayout(str(root), validate=False, indexer=indexer, database_path=database, config=config)
 
 
 def _ignored_folders() -> list[re.Pattern[str]]:

@@ -120,7 +120,7 @@ def find_units(
     """
     root = dataset_root(bids_dir)
     subjects = choose_subjects(root, participants)
-    paths = list_images(root, subjects, database_dir)
+    paths = list_images(root, subjects, database_dir, all_subjects=not participants)
     images = [image for path in paths if (image := _describe(root, path)) is not None]
     images = _of_sessions(images, sessions)
     notes: list[str] = []

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qsmxt.bids.index import list_images
 from qsmxt.bids.queries import ProcessingUnit, find_units
 from qsmxt.errors import InputError, MissingInputError, SelectionError
 from tests.bids.datasets import SHAPE, Dataset, magnitude_image, phase_image, write_image, write_json
@@ -261,21 +260,6 @@ def test_other_subjects_are_not_looked_at(dataset: Dataset, monkeypatch: pytest.
     find_units(dataset.root, participants=["1"])
     assert any("sub-1/" in path or path.endswith("sub-1") for path in seen)
     assert not any("sub-10" in path or "sub-2" in path for path in seen)
-
-
-def test_folders_tell_the_same_as_the_database(dataset: Dataset, tmp_path: Path) -> None:
-    dataset.gradient_echo("sub-1_ses-a", echo_times=(0.01,))
-    dataset.gradient_echo("sub-1", echo_times=(0.01,), datatype="swi")
-    (gone, *_) = dataset.gradient_echo("sub-1_ses-b_acq-x", echo_times=(0.01,))
-    gone.unlink()
-    gone.symlink_to("nowhere.nii.gz")
-    (dataset.root / "sub-1" / "ses-a" / "anat" / ".hidden_MEGRE.nii.gz").write_bytes(b"")
-    (dataset.root / "sub-1" / "ses-a" / "ses-a").symlink_to("..")
-    dataset.image("sub-1_ses-b", "bold", magnitude_image(), {}, datatype="func")
-    found = list_images(dataset.root, ["1"])
-    indexed = list_images(dataset.root, ["1"], tmp_path / "index")
-    assert found == [path for path in indexed if path.parent.name in ("anat", "swi") and "ses-a/ses-a" not in str(path)]
-    assert len(found) == 6
 
 
 def test_shared_database_is_built_once_and_reused(dataset: Dataset, tmp_path: Path) -> None:
