@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ from qsmxt.external.templates import find_template
 from qsmxt.interfaces import registration as reg
 from qsmxt.interfaces.registration import Volume
 from qsmxt.interfaces.segmentation import Registration
+from qsmxt.phantom import acquisition
 from qsmxt.phantom.anatomical import motion, simulate_anatomical
 from qsmxt.phantom.anatomy import Coordinates, paint
 from qsmxt.phantom.atlas import REGIONS, nuclei, regions_table
@@ -47,8 +49,8 @@ from qsmxt.workflows.template import make_template
 #: Number of heads, and their voxels (mm).
 COUNT, VOXEL = 8, 2.0
 
-#: What is changed in the second half of the heads, and by how much (ppm).
-CHANGED, CHANGE = "substantia-nigra", 0.02
+#: What is changed in half of the heads, and by how much (ppm); so many heads find it in spite of their own texture.
+CHANGED, CHANGE, MANY = "substantia-nigra", 0.02, 32
 
 #: 10 degrees in all and 15 mm, from the T1-weighted scan to the gradient echo.
 MOTION = motion((8.0, -5.0, 3.0), (9.0, -10.0, 7.0))
@@ -62,12 +64,20 @@ def cache() -> Path:
     return folder
 
 
+def is_changed(number: int) -> bool:
+    """Whether a head is one of those whose substantia nigra has more susceptibility: 5 to 8, 13 to 16 and so on."""
+    return number > 0 and (number - 1) // 4 % 2 == 1
+
+
 def settings(number: int, voxel: float = VOXEL, **more: Any) -> HeadSettings:
-    """Head ``number``; 0 is the undeformed one, the template. The second half has a changed substantia nigra."""
-    change = ((CHANGED, CHANGE),) if number > COUNT // 2 else ()
-    return HeadSettings(
-        voxel_size=(voxel,) * 3, seed=number, deformation=number or None, chi_change=change, **more
-    )  # fmt: skip
+    """Head ``number``; 0 is the undeformed one, the template. Every second four have a changed substantia nigra."""
+    given = {"chi_change": ((CHANGED, CHANGE),) if is_changed(number) else (), **more}
+    return HeadSettings(voxel_size=(voxel,) * 3, seed=number, deformation=number or None, **given)
+
+
+def second_scan(number: int) -> HeadSettings:
+    """The head of that number in another session, with other noise: changed where it was not, and the reverse."""
+    return settings(number, chi_change=() if is_changed(number) else ((CHANGED, CHANGE),), repetition=2)
 
 
 @dataclass
@@ -101,8 +111,9 @@ def subject(given: HeadSettings) -> Subject:
     path = cache() / f"{hashlib.sha256(repr(given).encode()).hexdigest()[:16]}.npz"
     made = path.with_suffix(".chi.npz")
     if not made.exists():
-        head = simulate(given)
-        head.save(path)
+        if not path.exists():
+            simulate(given).save(path)
+        head = Head.load(path)
         result = chains.run(chains.default_chain(), head)
         chi = result.chi - result.chi[result.mask].mean(dtype=np.float64)
         t1w = simulate_anatomical(given, given.voxel_size, MOTION)
@@ -355,24 +366,75 @@ def places(built: Built) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return points, heads, true
 
 
-def sharpnesses(built: Built, suffix: str) -> tuple[float, float]:
-    """Gradient energy of the template's mean, and of a single head on the template (mean over heads)."""
+def sharpnesses(built: Built, suffix: str) -> dict[str, float]:
+    """Gradient energy of the template's mean and image, of a head on the template, and of it as it was scanned."""
     stem = built.out / "tpl-heads" / "anat" / "tpl-heads"
     inside = reg.read_volume(f"{stem}_label-brain_mask.nii.gz").array > 0
-    mean = reg.read_volume(f"{stem}_desc-mean_{suffix}.nii.gz")
-    single = [sharpness(on_template(built, n, suffix), inside, mean.voxel_size) for n in built.numbers]
-    return sharpness(mean.array, inside, mean.voxel_size), float(np.mean(single))
+    found = {}
+    for name, part in (("mean", "_desc-mean"), ("image", "")):
+        volume = reg.read_volume(f"{stem}{part}_{suffix}.nii.gz")
+        found[name] = sharpness(volume.array, inside, volume.voxel_size)
+    single = [sharpness(on_template(built, n, suffix), inside, volume.voxel_size) for n in built.numbers]
+    return {
+        **found,
+        "head there": float(np.mean(single)),
+        "head": float(np.mean([_own(n, suffix) for n in built.numbers])),
+    }
 
 
-def difference_rows(numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """Effect of the changed substantia nigra on the means of all nuclei, in the reconstruction, with true labels."""
-    regions = [Region(r.index, r.name) for r in REGIONS]
+def _own(number: int, suffix: str) -> float:
+    """Gradient energy in the mask of a head, where it was scanned."""
+    own = subject(settings(number))
+    if suffix == "T1w":
+        with scratch() as folder:
+            back = reg.write_affine(MOTION, folder / "motion.mat")
+            inside = reg.resample(own.volume(own.mask), own.t1w, [back]) > 0.5
+        return sharpness(reg.correct_bias(own.t1w).array, inside, own.t1w.voxel_size)
+    array = own.chi if suffix == "Chimap" else reg.correct_bias(own.volume(own.magnitude)).array
+    return sharpness(array, own.mask, own.head.grid.voxel_size)
+
+
+def _measured(given: HeadSettings, **head: Any) -> list[dict[str, Any]]:
+    """Statistics of the nuclei in the reconstruction of a head, with true labels of 1 mm."""
+    own = subject(given)
+    moved = reg.transport_labels(fine_nuclei(given), own.volume(own.mask), [])
+    regions = [Region(region.index, region.name) for region in REGIONS]
+    rows = region_statistics(
+        {"chi": own.chi}, moved.labels, own.head.grid, regions=regions, mask=own.mask, probabilities=moved.shares
+    )
+    return [{"group": "changed" if given.chi_change else "as it was", **head, **row} for row in rows]
+
+
+def difference_rows(numbers: Sequence[int], statistic: str = "mean_unmixed") -> list[dict[str, Any]]:
+    """Effect of the changed substantia nigra on all nuclei, between heads."""
+    long = [row for n in numbers for row in _measured(settings(n), participant_id=f"sub-{n:02d}")]
+    return tables.effect_rows(long, ["group"], statistic)
+
+
+def change_rows(numbers: Sequence[int], statistic: str = "mean_unmixed") -> list[dict[str, Any]]:
+    """The same within heads, each scanned before and after the change: a random intercept per head."""
     long = []
     for number in numbers:
-        own = subject(settings(number))
-        head = {"participant_id": f"sub-{number:02d}", "group": "changed" if number > COUNT // 2 else "as it was"}
-        rows = region_statistics({"chi": own.chi}, own.labels, own.head.grid, regions=regions, mask=own.mask)
-        long += [{**head, **row} for row in rows]
+        for given in (settings(number), second_scan(number)):
+            session = "after" if given.chi_change else "before"
+            long += _measured(given, participant_id=f"sub-{number:02d}", session_id=session)
+    return [row for row in tables.model_rows(long, ["chi ~ group"], ["group"], statistic) if "group" in row["term"]]
+
+
+def true_difference_rows(numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """The same of the susceptibility itself, before there are voxels: what the heads differ by."""
+    long = []
+    for number in numbers:
+        given = settings(number)
+        texture, veins = given.streams[1], given.streams[0]
+        classes, inside = paint(Coordinates(given.fine_shape, given.spacing, given.subject), veins)
+        pattern = acquisition.texture(given.fine_shape, given.spacing, texture)
+        chi = acquisition.properties(classes, pattern, given)["chi"]
+        labels, reference = nuclei(classes, given.spacing, given.subject), float(chi[inside].mean(dtype=np.float64))
+        head = {"participant_id": f"sub-{number:02d}", "group": "changed" if is_changed(number) else "as it was"}
+        for region in REGIONS:
+            mean = float(chi[labels == region.index].mean(dtype=np.float64)) - reference
+            long.append({**head, "map": "chi", "index": region.index, "region": region.name, "mean": mean})
     return tables.effect_rows(long, ["group"], "mean")
 
 
@@ -394,8 +456,10 @@ def template_rows(numbers: Sequence[int] = range(1, COUNT + 1), nprocs: int = 1,
     ]
     for suffix in ("T1w", "T2starw", "Chimap"):
         if (built.out / "tpl-heads" / "anat" / f"tpl-heads_desc-mean_{suffix}.nii.gz").exists():
-            mean, single = sharpnesses(built, suffix)
-            rows.append([f"gradient energy of the mean {suffix} in that of one head", f"{100 * mean / single:.0f} %"])
+            found = sharpnesses(built, suffix)
+            for name, other in itertools.product(("mean", "image"), ("head there", "head")):
+                text = f"gradient energy of the {name}, {suffix}, in that of one {other}"
+                rows.append([text, f"{100 * found[name] / found[other]:.0f} %"])
     return [*rows, ["CPU s", f"{built.seconds:.0f}"]]
 
 
@@ -419,10 +483,20 @@ def table_rows(count: int = 200) -> list[list[str]]:
         return [[str(count), f"{time.process_time() - start:.0f}"]]
 
 
-def _difference_table() -> list[list[str]]:
+def _difference_table(count: int) -> list[list[str]]:
+    numbers = range(1, count + 1)
+    found = [true_difference_rows(numbers), *(difference_rows(numbers, name) for name in ("mean", "mean_unmixed"))]
+    every = [{row["region"]: f"{row['difference']:+.4f} ({row['q']:.2g})" for row in rows} for rows in found]
+    return [[region.name, *(texts[region.name] for texts in every)] for region in REGIONS]
+
+
+def _change_table() -> list[list[str]]:
+    found = [
+        {row["region"]: row for row in change_rows(range(1, COUNT + 1), name)} for name in ("mean", "mean_unmixed")
+    ]
     return [
-        [row["region"], f"{row['difference']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['q']:.3g}"]
-        for row in difference_rows(range(1, COUNT + 1))
+        [region.name, *(f"{rows[region.name]['estimate']:+.4f} ({rows[region.name]['q']:.2g})" for rows in found)]
+        for region in REGIONS
     ]
 
 
@@ -439,7 +513,19 @@ TABLES: tuple[tuple[str, list[str], Any], ...] = (
         for voxel, heads in ((VOXEL, range(1, 5)), (1.0, range(1, 3)))
     ),
     ("means of the reconstruction in true regions, error in ppm", ["region", "mean", "largest"], roi_rows_of_all),
-    ("difference of 0.02 ppm in the substantia nigra", ["region", "difference", "95 %", "q"], _difference_table),
+    *(
+        (
+            f"difference of 0.02 ppm in the substantia nigra, {count} heads: ppm (q)",
+            ["region", "truth", "mean", "freed from partial volume"],
+            functools.partial(_difference_table, count),
+        )
+        for count in (COUNT, MANY)
+    ),
+    (
+        "change of 0.02 ppm in the substantia nigra, eight heads before and after: ppm (q)",
+        ["region", "mean", "freed from partial volume"],
+        _change_table,
+    ),
     ("template of eight heads", ["", ""], template_rows),
     ("tables", ["subjects", "CPU s"], table_rows),
 )

@@ -118,7 +118,11 @@ class GroupSettings:
     """What the group level makes of the participants' results."""
 
     require: str = parameter("1", help="fewest scans with results to go on, or all: no scan may be without")
-    statistic: str = parameter("mean", choices=("mean", "median"), help="what of a region is compared")
+    statistic: str = parameter(
+        "mean",
+        choices=("mean", "median", "mean_weighted", "mean_eroded", "mean_probability", "mean_unmixed"),
+        help="what of a region is compared: a column of its statistics",
+    )
     models: tuple[str, ...] = parameter((), help='linear models for every region, such as "chi ~ age + sex"')
     template: bool = parameter(True, help="average brain of the cohort with its susceptibility")
     cohort: str = parameter("cohort", help="name of the template, letters and digits: tpl-NAME, space-NAME")
@@ -146,7 +150,7 @@ class GroupSettings:
     smoothing: float = parameter(
         3.0, unit="mm", at_least=0, help="smoothing of the maps of a voxel-wise model, full width at half maximum"
     )
-    sharpening: float = parameter(0.5, at_least=0, at_most=2, help="unsharp masking of what scans are aligned to")
+    sharpening: float = parameter(0.5, at_least=0, at_most=2, help="unsharp masking of the template's images")
 
 
 @dataclass(frozen=True)

@@ -134,12 +134,20 @@ def sharpness(volume: np.ndarray, mask: np.ndarray, voxel_size: tuple[float, flo
     return float(energy[mask].mean()) / variance if variance > 0 else 0.0
 
 
-def sharpened(volume: np.ndarray, amount: float, scale: float = 1.0) -> np.ndarray:
-    """Unsharp masking: the volume plus ``amount`` times what a Gaussian of ``scale`` voxels takes away from it."""
+def sharpened(volume: np.ndarray, amount: float, scale: float = 1.0, mask: np.ndarray | None = None) -> np.ndarray:
+    """Unsharp masking: the volume plus ``amount`` times what a Gaussian of ``scale`` voxels takes away from it.
+
+    With ``mask`` the Gaussian takes its mean over voxels inside alone, so that the rim of a map that is 0 outside is
+    not taken for an edge; the result is 0 outside.
+    """
     from scipy.ndimage import gaussian_filter
 
     values = volume.astype(np.float32)
-    if amount == 0:
-        return values
-    out: np.ndarray = values + np.float32(amount) * (values - gaussian_filter(values, scale))
+    if mask is None:
+        smooth = gaussian_filter(values, scale) if amount else values
+    else:
+        values = np.where(mask, values, 0).astype(np.float32)
+        weight = gaussian_filter(mask.astype(np.float32), scale)
+        smooth = np.where(mask, gaussian_filter(values, scale) / np.maximum(weight, 1e-6), 0)
+    out: np.ndarray = (values + np.float32(amount) * (values - smooth)).astype(np.float32)
     return out

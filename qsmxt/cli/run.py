@@ -67,10 +67,26 @@ def run(options: Options) -> int:
     code = 0
     if "participant" in options.levels:
         code = run_participants(options, settings)
-    if "group" in options.levels and not options.dry_run:
-        group_code = gather(options, settings)
+    if "group" in options.levels:
+        group_code = announce(options, settings) if options.dry_run else gather(options, settings)
         code = code or group_code
     return code
+
+
+def announce(options: Options, settings: Settings) -> int:
+    """Say what the group level would do with the results there are."""
+    from qsmxt.errors import MissingInputError
+    from qsmxt.workflows.cohort import find_cohort
+    from qsmxt.workflows.dry_run import describe_cohort
+
+    try:
+        cohort = find_cohort(options.out_dir.resolve(), participants=options.participants or None)
+        sys.stdout.write(describe_cohort(cohort, settings.group))
+    except MissingInputError as error:
+        if options.levels == ("group",):
+            raise
+        sys.stdout.write(f"group: nothing to gather yet; {error}\n")
+    return 0
 
 
 def gather(options: Options, settings: Settings) -> int:

@@ -154,7 +154,7 @@ def _image(files: list[_File], suffix: str, desc: str | None = None) -> Path | N
     """The image at the finest resolution; one without ``desc`` goes first, a brain without head comes next."""
     found = [file for file in files if file.suffix == suffix and file.is_image]
     if desc is not None:
-        found = [file for file in found if file.entities.get("desc") == desc]
+        found = [file for file in found if desc in (file.entities.get("desc"), file.entities.get("label"))]
     found.sort(key=lambda file: ("desc" in file.entities, file.entities.get("res", ""), file.path.name))
     return found[0].path if found else None
 

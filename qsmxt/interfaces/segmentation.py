@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ MARGIN, ROOM = 8.0, 16.0
 WHOLE_GRID = 2.0
 
 #: How far around the deep nuclei it is refined, how far beyond the brain mask that looks (mm), and its most voxels.
-FOCUS_ROOM, FOCUS_MARGIN, FOCUS_VOXELS = 12.0, 2.0, 1.5e6
+FOCUS_ROOM, FOCUS_MARGIN, FOCUS_VOXELS = 12.0, 2.0, 4e5
 
 #: Maps that are measured, in the order of the table.
 MEASURED = (
@@ -217,14 +217,17 @@ class Registration:
     def align_template(self, shared: Path | None, code: str) -> None:
         """Template to T1w, or to the gradient echo where there is none.
 
-        The whole brain by anatomy, once for all scans that share a T1-weighted image; then the regions of interest of
-        this scan, by susceptibility, too.
+        The whole brain by anatomy, once for all scans that share a T1-weighted image; then the regions of interest, by
+        the susceptibility of this scan, too, or without it once for all again.
         """
         template = self.plan["template"]
         source = self.t1w if self.t1w is not None else self.gre
         moving = reg.read_volume(self._anatomical(template))
-        whole = self._whole_brain(source, moving, shared, code)
-        fine = self._refined(source, moving, whole)
+        common = shared if self.t1w is not None and not self.plan["stripped"] else None
+        settings = [self.plan["whole"], code]
+        whole = self._kept("whole", common, settings, lambda place: self._register_whole(source, moving, place))
+        settings += [self.plan["fine"], self.plan["resolution"]]
+        fine = self._refined(source, moving, whole, common, settings)
         parts = [*([fine] if fine else []), whole]
         self.forward, self.inverse = write_both_ways(parts, self.folder)
         grid = reg.at_resolution(source, WHOLE_GRID)
@@ -244,20 +247,22 @@ class Registration:
             return str(template["t1w"])
         return str(template["magnitude"] or template["t1w"])
 
-    def _whole_brain(self, source: Volume, moving: Volume, shared: Path | None, code: str) -> Deformation:
-        """Template to the anatomical image; of a T1-weighted one found now or by another scan before."""
-        stripped = self.plan["stripped"]
-        images = [path for path in (self.plan["t1w"], self._anatomical(self.plan["template"])) if path]
-        brain = self.plan["template"]["brain"]
-        place = own = self.folder / "whole"
-        if self.t1w is not None and not stripped and shared is not None:
-            chosen = [self.plan["whole"], code]
-            place = shared / digest(digest_files([*images, *([brain] if brain else [])]), *chosen)
+    def _kept(
+        self, step: str, shared: Path | None, settings: Sequence[Any], make: Callable[[Path], Deformation]
+    ) -> Deformation:
+        """What ``make`` finds in a folder of this scan, or in one of all scans with this T1-weighted image.
+
+        In the latter it is found once; ``settings`` are what it depends on besides images.
+        """
+        place = self.folder / step
+        if shared is not None:
+            template = self.plan["template"]
+            images = (self.plan["t1w"], self._anatomical(template), template["brain"])
+            place = shared / digest(step, digest_files([path for path in images if path]), *settings)
         with locked(place):
             record = place / "deformation.json"
-            if place == own or not record.exists():
-                made = self._register_whole(source, moving, place)
-                write_json(record, asdict(made))
+            if shared is None or not record.exists():
+                write_json(record, asdict(make(place)))
             found = json.loads(record.read_text(encoding="utf-8"))
         return Deformation(**found)
 
@@ -288,7 +293,9 @@ class Registration:
                 around = dilate(inside[box], Grid.from_affine(fixed.affine, fixed.array.shape), MARGIN)
         return deform([fixed], [there], around, place / "whole", iterations=iterations, affine=affine)
 
-    def _refined(self, source: Volume, moving: Volume, whole: Deformation) -> Deformation | None:
+    def _refined(
+        self, source: Volume, moving: Volume, whole: Deformation, common: Path | None, settings: Sequence[Any]
+    ) -> Deformation | None:
         """The rest of the deformation around the deep nuclei of the atlases; ``None`` where there are none."""
         interest = deep_nuclei(self.plan["atlases"])
         if interest is None:
@@ -310,8 +317,13 @@ class Registration:
             images.append(guide.with_array(np.clip(guide.array, *reg.CHI_RANGE)))
         mask = self._around(grid, to_grid, FOCUS_MARGIN) if len(subject) > 1 or self.t1w is None else None
         alone = len(subject) == 1 and self.t1w is not None and bool(self.plan["template"]["t1w"])
-        prefix = self.folder / "fine"
-        return refine(subject, images, whole, mask, prefix, iterations=self.plan["fine"], same_contrast=alone)
+
+        def make(place: Path) -> Deformation:
+            steps = self.plan["fine"]
+            return refine(subject, images, whole, mask, place / "fine", iterations=steps, same_contrast=alone)
+
+        labels = digest_files([atlas["labels"] for atlas in self.plan["atlases"]])
+        return self._kept("fine", common if alone else None, [*settings, labels], make)
 
     def _template_chi(self, template: dict[str, Any]) -> Volume | None:
         """The template's susceptibility, painted from its atlas if it has none; ``None`` if it shall not guide."""

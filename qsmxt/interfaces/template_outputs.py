@@ -136,7 +136,7 @@ def _both_ways(
 
 
 class WriteTemplate(TemplateWriter):
-    """Means, medians and standard deviations of all maps, brain mask, atlas of probabilities, record.
+    """Means, medians, standard deviations and images of all maps, brain mask, atlas of probabilities, record.
 
     ``placements`` are the means of all rounds.
     """
@@ -148,7 +148,7 @@ class WriteTemplate(TemplateWriter):
         brought, template = self.many("brought"), self.one("template")
         stem = root / f"tpl-{given['cohort']}" / "anat" / f"tpl-{given['cohort']}"
         affine = np.array(template["affine"])
-        written = _write_averages(stem, brought, affine, given["version"])
+        written = _write_averages(stem, brought, affine, given)
         written += _write_mask(stem, template, affine, given["version"])
         written += _write_atlas(stem, brought, affine, given)
         description = stem.parent.parent / "template_description.json"
@@ -198,7 +198,11 @@ class LinkToStandard(TemplateWriter):
         return (given["standard"], given["cohort"]), (given["cohort"], given["standard"])
 
 
-def _write_averages(stem: Path, brought: list[dict[str, Any]], affine: np.ndarray, version: str) -> list[Path]:
+def _write_averages(
+    stem: Path, brought: list[dict[str, Any]], affine: np.ndarray, given: Mapping[str, Any]
+) -> list[Path]:
+    """Mean, median and standard deviation of every map, and its sharpened mean, the template's image."""
+    from qsmxt.algorithms.template import sharpened
     from qsmxt.bids.outputs import save_volume
 
     written = []
@@ -210,12 +214,18 @@ def _write_averages(stem: Path, brought: list[dict[str, Any]], affine: np.ndarra
         mean = streaming_mean(having, key, inside=inside)
         deviation = streaming_deviation(having, key, mean, inside=inside)
         median = slabwise_median(having, key, inside=inside)
-        for desc, volume in (("mean", mean), ("median", median), ("std", deviation)):
+        amount = given["sharpening"]
+        image = sharpened(mean, amount, mask=mean != 0 if inside else None)
+        volumes = {"_desc-mean": mean, "_desc-median": median, "_desc-std": deviation, "": image}
+        for desc, volume in volumes.items():
+            what = desc.removeprefix("_desc-") or f"mean, sharpened by unsharp masking ({amount:g} times, one voxel),"
             sidecar = {
-                "Description": f"{desc} over {len(having)} scans: {_WHAT[key]}", "SkullStripped": inside,
-                "NumberOfScans": len(having), "QSMxTVersion": version,
+                "Description": f"{what} over {len(having)} scans: {_WHAT[key]}", "SkullStripped": inside,
+                "NumberOfScans": len(having), "QSMxTVersion": given["version"],
             }  # fmt: skip
-            path = stem.with_name(f"{stem.name}_desc-{desc}_{suffix}.nii.gz")
+            if not desc:
+                sidecar["Sharpening"] = amount
+            path = stem.with_name(f"{stem.name}{desc}_{suffix}.nii.gz")
             written.append(save_volume(path, volume, affine, unit_label=unit, sidecar=sidecar))
     return written
 

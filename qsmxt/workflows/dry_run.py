@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from qsmxt.config import Settings
+from qsmxt.config import GroupSettings, Settings
 from qsmxt.workflows.participants import Prepared, expected_seconds
 from qsmxt.workflows.progress import duration
 from qsmxt.workflows.watch import Outcome
+
+if TYPE_CHECKING:
+    from qsmxt.workflows.cohort import Cohort
 
 
 def describe_plans(prepared: Sequence[Prepared], skipped: Sequence[Outcome], settings: Settings) -> str:
@@ -33,6 +37,9 @@ def describe_plan(item: Prepared) -> str:
         needs = estimates[group.name]
         names = ", ".join(step.name for step in group.steps)
         lines.append(f"  {group.name:<12} {needs.mem_gb:5.1f} GB {needs.cpu_seconds:7.1f} s  {names}")
+    for name in ("register_anatomy", "segmentation"):
+        if name in estimates:
+            lines.append(f"  {name:<12} {estimates[name].mem_gb:5.1f} GB {estimates[name].cpu_seconds:7.1f} s")
     lines.append(f"  saves        {', '.join(item.saved)}")
     return "\n".join(lines) + "\n"
 
@@ -40,3 +47,22 @@ def describe_plan(item: Prepared) -> str:
 def peak_memory(item: Prepared) -> float:
     """Memory of the dearest node of a unit, GB."""
     return max(estimate.mem_gb for estimate in item.estimates().values())
+
+
+def describe_cohort(cohort: Cohort, group: GroupSettings) -> str:
+    """What the group level would run: the scans, and time and memory of the template."""
+    from qsmxt.workflows.template import choose_scans, estimate_template
+
+    lines = [
+        f"group: {len(cohort.scans)} scans"
+        + (f", without results: {', '.join(cohort.missing)}" if cohort.missing else "")
+    ]
+    if group.template:
+        scans, left_out = choose_scans(cohort)
+        lines += [f"  left out of the template: {name}: {reason}" for name, reason in sorted(left_out.items())]
+        needs = estimate_template(scans, group)
+        lines.append(
+            f"  template     {needs.mem_gb:5.1f} GB {needs.cpu_seconds:7.1f} s  of {len(scans)} scans, "
+            f"about {duration(needs.cpu_seconds)} of processor time"
+        )
+    return "\n".join(lines) + "\n"

@@ -57,7 +57,12 @@ class Prepared:
 
     def estimates(self) -> dict[str, Estimate]:
         """Time and memory of every node."""
-        return estimate_plan(self.plan, self.size, self.saved)
+        nodes = estimate_plan(self.plan, self.size, self.saved)
+        if self.segmentation is not None:
+            from qsmxt.workflows.segmentation import estimate_segmentation
+
+            nodes |= estimate_segmentation(self.segmentation, self.size)
+        return nodes
 
 
 def prepare(

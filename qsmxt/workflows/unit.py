@@ -72,8 +72,9 @@ def init_unit_wf(
         builder.add_output(output)
         builder.add_figures(output)
     if segmentation is not None:
-        from qsmxt.workflows.segmentation import add_segmentation
+        from qsmxt.workflows.segmentation import add_segmentation, estimate_segmentation
 
+        builder.estimates |= estimate_segmentation(segmentation, size)
         add_segmentation(builder, segmentation)
     if settings.outputs.export_dicom:
         add_dicom(builder, source)

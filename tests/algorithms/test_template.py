@@ -91,3 +91,11 @@ def test_unsharp_masking_keeps_the_mean_and_raises_sharpness():
     assert sharp.mean() == pytest.approx(volume.mean(), abs=1e-3)
     assert sharpness(sharp, mask, (1.0, 1.0, 1.0)) > 1.02 * sharpness(volume, mask, (1.0, 1.0, 1.0))
     np.testing.assert_array_equal(sharpened(volume, 0.0), volume)
+
+
+def test_sharpening_takes_the_rim_of_a_mask_for_no_edge():
+    mask = np.zeros((12, 12, 12), bool)
+    mask[3:9, 3:9, 3:9] = True
+    even = np.where(mask, 0.1, 0).astype(np.float32)
+    np.testing.assert_allclose(sharpened(even, 0.5, mask=mask), even, atol=1e-7)
+    assert sharpened(even, 0.5).max() > 0.11, "without a mask it is one"

@@ -17,13 +17,25 @@ from qsmxt.bids.validation import validate
 from qsmxt.cli.run import main
 from qsmxt.config import SegmentationSettings
 from qsmxt.errors import MissingInputError, MissingProgramError, ParameterError
+from qsmxt.external.templates import find_template
 from qsmxt.geometry import Grid
+from qsmxt.interfaces import registration
 from qsmxt.interfaces.registration import overlap
-from qsmxt.interfaces.segmentation import OUTPUTS, SegmentRegions
+from qsmxt.interfaces.segmentation import OUTPUTS, Registration, SegmentRegions
+from qsmxt.phantom.anatomical import simulate_anatomical
 from qsmxt.phantom.dataset import TRUTH, write_bids
+from qsmxt.phantom.head import HeadSettings, simulate
 from qsmxt.phantom.template import template
+from qsmxt.workflows.estimate import Size
 from qsmxt.workflows.plan import OUTPUTS as unit_outputs
-from qsmxt.workflows.segmentation import choose_t1w, existing, plan_segmentation
+from qsmxt.workflows.segmentation import (
+    SCHEDULES,
+    SegmentationPlan,
+    choose_t1w,
+    estimate_segmentation,
+    existing,
+    plan_segmentation,
+)
 
 #: A quick reconstruction: what is tested here comes after it.
 QUICK = ["--skip-bids-validation", "--nprocs", "1", "--segmentation", "--seg-fast", "--inversion", "tkd"]
@@ -132,6 +144,52 @@ def test_transforms_quality_and_names(segmented):
     assert validate(segmented) == []
 
 
+class Run:
+    """What registration asks of a run: its arrays."""
+
+    def __init__(self, head):
+        magnitude = np.sqrt((head.magnitude**2).sum(axis=0))
+        self.affine = head.affine
+        self.arrays = {"combined_magnitude": magnitude, "mask": head.brain, "chi": head.chi}
+
+    def load(self, name):
+        return self.arrays[name]
+
+
+def test_runs_of_a_session_share_what_depends_on_the_t1w_alone(tmp_path, monkeypatch):
+    """The template is registered to a T1w once, and around the nuclei once too unless susceptibility guides."""
+    settings = HeadSettings(voxel_size=(6.0,) * 3, oversampling=1, echo_times=(0.01, 0.02), deformation=1)
+    head, home = simulate(settings), find_template(None, [], template(tmp_path / "home", voxel_size=(6.0,) * 3).parent)
+    made = []
+    call = registration.call
+    monkeypatch.setattr(registration, "call", lambda *given: (made.append(given[-1]), call(*given)))
+    atlases = [{"name": a.name, "labels": str(a.labels), "table": str(a.table)} for a in home.atlases]
+    images = {key: str(getattr(home, key)) for key in ("t1w", "magnitude", "chi", "brain")}
+    plan = {
+        "resolution": 2.0, "whole": (5, 5, 2, 0), "fine": (2, 2, 0), "notes": [],
+        "template": images, "stripped": False, "atlases": atlases,
+    }  # fmt: skip
+
+    def steps(name, t1w, channels):
+        """Registrations of a run, by the names of their files."""
+        made.clear()
+        (tmp_path / name).mkdir()
+        work = Registration(tmp_path / name, {**plan, "channels": channels, "t1w": str(tmp_path / t1w)}, Run(head))
+        work.align_t1w()
+        work.align_template(tmp_path / "shared", "code")
+        return [step for step in ("rigid", "affine", "whole", "fine") if [p.name for p in made].count(step) == 1]
+
+    t1w = simulate_anatomical(settings, settings.voxel_size)
+    for name, factor in (("first.nii", 1), ("second.nii", 2)):
+        nib.save(nib.Nifti1Image(t1w.volume * np.float32(factor), t1w.affine), tmp_path / name)
+    everything = ["rigid", "affine", "whole", "fine"]
+    assert steps("run-1", "first.nii", "auto") == everything
+    assert steps("run-2", "first.nii", "auto") == ["rigid", "fine"]
+    assert steps("run-3", "first.nii", "anatomy") == ["rigid", "fine"]
+    assert steps("run-4", "first.nii", "anatomy") == ["rigid"]
+    assert steps("run-5", "second.nii", "anatomy") == everything
+
+
 def test_without_t1w_and_with_labels_that_exist(dataset, tmp_path):
     """Given the true labels, no registration is needed and the table holds their means."""
     bids = tmp_path / "bids"
@@ -164,6 +222,20 @@ def unit(*t1w: str, session: str | None = None) -> ProcessingUnit:
 def plan(tmp_path, unit=None, derivatives=None, **settings):
     unit = unit or ProcessingUnit({"subject": "1"})
     return plan_segmentation(unit, SegmentationSettings(**settings), tmp_path, derivatives or {}, tmp_path / "work")
+
+
+def test_time_of_registration_is_planned():
+    """The quick schedule takes less, a box at half the resolution an eighth, and nothing to register no time."""
+    size = Size(8_000_000, 4)
+
+    def seconds(t1w="x", template=True, resolution=2.0, fine=(0, 0, 10)):
+        values = {"t1w": t1w, "template": {} if template else None, "resolution": resolution, "fine": fine}
+        return estimate_segmentation(SegmentationPlan(values, ()), size)["register_anatomy"].cpu_seconds
+
+    (default, _, steps), (fast, _, quick) = SCHEDULES["default"], SCHEDULES["fast"]
+    assert seconds(resolution=fast, fine=quick) < seconds(resolution=default, fine=steps)
+    box = [seconds(resolution=resolution) - seconds(fine=(0, 0, 0)) for resolution in (2.0, 4.0)]
+    assert box[0] == pytest.approx(8 * box[1]) and seconds(None, False) < 1 < seconds(template=False)
 
 
 def test_choice_among_t1w_images():

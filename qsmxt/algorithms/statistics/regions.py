@@ -14,6 +14,7 @@ Of them are reported
 ``mean_weighted``      :math:`\sum x_v \sigma_v^{-2} / \sum \sigma_v^{-2}` with the noise :math:`\sigma`
 ``mean_eroded``        mean over the voxels of V all of whose six neighbours belong to the region
 ``mean_probability``   :math:`\sum p_v x_v / \sum p_v` with the share :math:`p` of the region in each voxel
+``mean_unmixed``       value of the region freed from partial volume (:mod:`qsmxt.algorithms.statistics.partial_volume`)
 ====================== =================================================================================
 
 and of the region itself, whatever the map: ``n_region`` and ``volume_mm3`` of the whole label, ``n_voxels`` of V, and
@@ -33,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.algorithms.statistics.partial_volume import Mixture
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -59,6 +61,7 @@ VALUE_COLUMNS: dict[str, str] = {
     "mean_weighted": "mean weighted by the inverse variance of the noise",
     "mean_eroded": "mean of the voxels all of whose six neighbours belong to the region",
     "mean_probability": "mean weighted by the share of the region in each voxel",
+    "mean_unmixed": "mean freed from partial volume, by least squares over the shares of all regions in each voxel",
 }
 
 #: What is reported of the region.
@@ -138,6 +141,7 @@ def region_statistics(
     interior = inside.interior(labels)
     defined = inside.gather(mask)
     trusted = defined if reliable_mask is None else inside.gather(reliable_mask)
+    mixtures = {index: Mixture(index, probabilities or {}, mask) for index in probabilities or {}}
     rows = []
     for name, volume in maps.items():
         values = inside.gather(volume)
@@ -160,6 +164,7 @@ def region_statistics(
             row["mean_weighted"] = _weighted(values[part], sigma[part], used) if sigma is not None else None
             row["mean_eroded"] = _mean(values[part][used & interior[part]].astype(np.float64))
             row["mean_probability"] = _expected(volume, share, mask) if share is not None else None
+            row["mean_unmixed"] = mixtures[region.index].mean(volume) if share is not None else None
             rows.append(row)
     return rows
 

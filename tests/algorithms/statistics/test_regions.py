@@ -82,6 +82,24 @@ def test_shares_undo_partial_volume_of_a_border():
     assert row["mean_probability"] == pytest.approx(0.2 * 1.3125 / 1.75, rel=1e-6)
 
 
+def test_unmixed_means_are_those_of_the_tissues_whatever_the_borders():
+    """Two regions that touch, in even surroundings: the map is the mixture, the fit gives the parts back."""
+    rng = np.random.default_rng(0)
+    first, second = np.zeros((2, 9, 8, 7), np.float32)
+    first[2:5, 2:6, 2:5] = rng.random((3, 4, 3))
+    second[4:7, 2:6, 2:5] = rng.random((3, 4, 3))
+    second = np.minimum(second, 1 - first)
+    values = 0.12 * first + 0.05 * second - 0.03 * (1 - first - second)
+    labels = np.where(first > 0.5, 3, np.where(second > 0.5, 5, 0))
+    values[0], grid = np.nan, Grid(values.shape)
+    rows = region_statistics({"chi": values}, labels, grid, probabilities={3: first, 5: second})
+    assert [row["mean_unmixed"] for row in rows] == pytest.approx([0.12, 0.05], abs=1e-6)
+    assert rows[0]["mean"] < 0.11, "what partial volume does to a mean"
+    assert region_statistics({"chi": values}, labels, grid)[0]["mean_unmixed"] is None
+    flat = {3: np.full_like(first, 0.5)}
+    assert region_statistics({"chi": values}, labels, grid, probabilities=flat)[0]["mean_unmixed"] is None
+
+
 def test_empty_and_unlisted_regions_have_rows():
     labels = np.array([[[0, 3, 3, 9]]])
     mask = np.array([[[True, True, True, False]]])
