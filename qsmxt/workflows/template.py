@@ -43,7 +43,7 @@ _MEMORY_GB = 2.0
 
 #: CPU seconds a scan: preparing and linear rounds; and at a voxel of the template's grid for an early round, the last
 #: one, and writing. Measured on digital heads at 2 mm with labels of deep nuclei (docs/group.md).
-LINEAR, EARLY_ROUND, LAST_ROUND, FINISHING = 18.0, 20e-6, 95e-6, 8e-6
+LINEAR, EARLY_ROUND, LAST_ROUND, FINISHING = 18.0, 20e-6, 87e-6, 9e-6
 
 #: Volume of the grid around a head, mm^3.
 _AROUND = 6.4e6
