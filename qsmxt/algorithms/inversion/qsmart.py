@@ -31,7 +31,7 @@ from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain, combined, filtered
 from qsmxt.algorithms.inversion.ilsqr import ilsqr
 from qsmxt.algorithms.inversion.vesselness import vesselness
-from qsmxt.algorithms.merging.two_pass import two_pass
+from qsmxt.algorithms.merging.two_pass import TwoPassParameters, two_pass
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -87,7 +87,8 @@ def qsmart(
         tissue = domain.mask & (tubes < parameters.vessel_threshold)
         if tissue.any() and not np.array_equal(tissue, domain.mask):
             second = ilsqr(_high_pass(domain, tissue, parameters.tissue_widths), tissue, domain.grid)
-            chi = two_pass(second, tissue, chi, domain.mask, domain.grid)
+            everywhere = TwoPassParameters(reach=0)
+            chi = two_pass(second, tissue, chi, domain.mask, domain.grid, everywhere)
     if progress:
         progress(1.0)
     return domain.finish(chi)

@@ -21,6 +21,10 @@ Departures from the paper
       displaces.
     * Three meshes of 162, 642 and 2562 vertices grow one after the other on block means of about 2 mm, smoothed
       further only if the image is noisy. The inward profiles are sampled every 2 mm from the vertex itself on.
+    * b is lowered where the surface is not stable at it: as long as a step of 0.05 adds more than 6 % to the volume of
+      a coarse mesh, and the next step adds less. Where b decides little the volume hardly depends on it; where b is too
+      high for the contrast (T1-weighted cortex in a strong receive field) it grows with every step until the surface
+      has arrived at the edge of the brain.
     * The default of b is 0.65, not 0.5: the surface of a sphere lies at the same place for all b (the edge is steep),
       but on real heads 0.5 leaks into the orbits and the temporal muscles.
     * With a clearance c the surface ends at least c before the dark outside: where the image falls below 0.4 of the
@@ -34,8 +38,8 @@ Departures from the paper
 
 Measured
     Dice with the inside of the skull (b = 0.65, no clearance) on the digital head: 0.98 to 0.99 at 1 to 3 mm, 3 and
-    7 T; 0.97 with a registered template mask on a real T1-weighted head of 2.75 mm. 0.3 s on one core for 164 x 205
-    x 205.
+    7 T. Real T1-weighted heads: 0.952 with the mask of a head with a strong receive field (0.868 without adapting b),
+    0.980 with the hull of a cortical surface (1 mm, above the cerebellum). 0.6 s on one core for 256 x 256 x 256.
 
 References
 ----------
@@ -44,7 +48,7 @@ Smith 2002 (doi:10.1002/hbm.10062).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -72,6 +76,10 @@ DARK = 0.4
 #: Subdivisions of the meshes that grow one after the other, and the share of the iterations each gets.
 LEVELS = (2, 3, 4)
 SHARES = (0.4, 0.4, 0.2)
+#: Step of b, and growth of the volume per step above which the surface counts as unstable.
+STEP, UNSTABLE = 0.05, 0.06
+#: Smallest b that is tried.
+LOWEST = 0.4
 #: Number of samples along the inward normal, 2 mm apart.
 REACH = 10
 #: Half thickness of what counts as thick signal, mm; more than that of the scalp.
@@ -88,6 +96,7 @@ class BETParameters:
     clearance: float = parameter(
         0.0, unit="mm", at_least=0, at_most=10, help="least distance that the mask keeps from the dark outside"
     )
+    adapt: bool = parameter(True, help="lower the fraction where the volume of the brain is not stable at it")
     smoothness: float = parameter(1.0, above=0, at_most=10, help="factor on the smoothing of the surface")
     iterations: int = parameter(600, at_least=10, at_most=10000, help="iterations over all three meshes")
 
@@ -146,6 +155,8 @@ def bet(
     start = _start(small, coarse)
     if start is None:
         return np.ones(grid.shape, dtype=bool)
+    if parameters.adapt:
+        parameters = replace(parameters, fraction=_stable_fraction(small, coarse, start, parameters))
     vertices, faces = _grow(small, coarse, start, parameters, progress)
     if parameters.clearance > 0:
         vertices = _keep_clear(small, coarse, vertices, parameters.clearance)
@@ -211,11 +222,39 @@ def _thickest(signal: np.ndarray, grid: Grid) -> np.ndarray:
     return signal
 
 
+def _stable_fraction(image: np.ndarray, grid: Grid, start: _Range, parameters: BETParameters) -> float:
+    """b, or the upper end of the first plateau of the volume below it if the volume still grows fast at b."""
+
+    def volume(fraction: float) -> float:
+        coarser = _grow(image, grid, start, replace(parameters, fraction=fraction), None, levels=LEVELS[:-1])
+        return mesh.volume(*coarser)
+
+    upper = parameters.fraction
+    if upper - STEP < LOWEST:
+        return upper
+    last = volume(upper - STEP)
+    growth = np.log(last / volume(upper))
+    if growth <= UNSTABLE:
+        return upper
+    while upper - 2 * STEP >= LOWEST:
+        following = volume(upper - 2 * STEP)
+        next_growth = np.log(following / last)
+        if next_growth >= growth:
+            break
+        upper, last, growth = upper - STEP, following, next_growth
+    return upper
+
+
 def _grow(
-    image: np.ndarray, grid: Grid, start: _Range, parameters: BETParameters, progress: Progress | None
+    image: np.ndarray,
+    grid: Grid,
+    start: _Range,
+    parameters: BETParameters,
+    progress: Progress | None,
+    levels: tuple[int, ...] = LEVELS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (mm) and faces of the final surface."""
-    levels, shares = LEVELS, SHARES
+    """Vertices (mm) and faces of the final surface, or of a coarser one of fewer levels."""
+    shares = SHARES[: len(levels)]
     vertices = start.centre + 0.5 * start.radius * mesh.icosphere(levels[0])[0]
     limits = np.array([start.low, start.high, start.median])
     for stage, (level, share) in enumerate(zip(levels, shares, strict=True)):

@@ -105,6 +105,12 @@ def enclosed(vertices: np.ndarray, faces: np.ndarray, grid: Grid) -> np.ndarray:
     return turns > 0
 
 
+def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Volume inside the closed surface, mm^3: the sum of the signed volumes of the tetrahedra to the origin."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
+
+
 @kernel(fastmath=False)
 def _mark_crossings(vertices, faces, turns):
     """Add 1 where a line along the last axis enters the surface and subtract 1 where it leaves it."""

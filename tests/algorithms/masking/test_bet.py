@@ -148,6 +148,20 @@ def test_a_real_t1_weighted_head(real_data):
     assert mask[:, :, 0].sum() * 2.75**2 < 4000  # mm^2: the spinal canal and not the face
 
 
+def test_a_strong_receive_field_on_a_real_t1_weighted_head(real_data):
+    import nibabel as nib
+
+    image = nib.load(real_data / "t1w-small-nibabel" / "someones_anatomy.nii.gz")
+    grid = Grid.from_affine(image.affine, image.shape)
+    head = image.get_fdata(dtype=np.float32)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in head.shape), indexing="ij", sparse=True)
+    coil = np.exp(0.8 * sum(a**2 for a in axes)).astype(np.float32)  # nine times as bright in the corners
+    plain, adapted = bet(head, grid), bet(coil * head, grid)
+    assert dice(adapted, plain) > 0.92
+    assert dice(bet(coil * head, grid, BETParameters(adapt=False)), plain) < 0.5
+    np.testing.assert_array_equal(plain, bet(head, grid, BETParameters(adapt=False)))
+
+
 def test_a_real_gradient_echo_slab_with_gaps(real_data):
     import nibabel as nib
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
 
 from qsmxt.algorithms.masking import mesh
 from qsmxt.geometry import Grid
@@ -77,3 +78,14 @@ def test_interpolation_is_exact_for_trilinear_functions_and_constant_beyond_the_
     x, y, z = 1.3, 2.6, 4.2
     assert mesh.interpolated(volume, x, y, z) == pytest.approx(1 + 2 * x - y + 0.5 * z + 0.1 * x * y * z, rel=1e-6)
     assert mesh.interpolated(volume, -3.0, 9.0, 2.0) == volume[0, 4, 2]
+
+
+def test_the_volume_of_a_cube_and_of_a_sphere():
+    corners = np.array([(x, y, z) for x in (1.0, 4.0) for y in (2.0, 5.0) for z in (-1.0, 2.0)])
+    hull = ConvexHull(corners)
+    a, b, c = (corners[hull.simplices[:, i]] for i in range(3))
+    outward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a - corners.mean(axis=0)) > 0
+    faces = np.where(outward[:, None], hull.simplices, hull.simplices[:, ::-1])
+    assert mesh.volume(corners, faces) == pytest.approx(27)
+    vertices, faces, _ = mesh.icosphere(4)
+    assert mesh.volume(10 * vertices + 50, faces) == pytest.approx(4000 / 3 * np.pi, rel=0.01)
