@@ -21,10 +21,11 @@ Departures from the paper
       displaces.
     * Three meshes of 162, 642 and 2562 vertices grow one after the other on block means of about 2 mm, smoothed
       further only if the image is noisy. The inward profiles are sampled every 2 mm from the vertex itself on.
-    * b is lowered where the surface is not stable at it: as long as a step of 0.05 adds more than 6 % to the volume of
-      a coarse mesh, and the next step adds less. Where b decides little the volume hardly depends on it; where b is too
-      high for the contrast (T1-weighted cortex in a strong receive field) it grows with every step until the surface
-      has arrived at the edge of the brain.
+    * b follows how the volume of a coarse mesh depends on it. As long as a step of 0.05 down adds less than 2.5 %, the
+      edge is steep and there is nothing to leak into: b goes down to 0.55, which reaches farther into brain that
+      dephases beside air. If the first step adds more than 6 %, b is too high for the contrast (T1-weighted cortex in a
+      strong receive field): it goes down as long as the steps become smaller. In between, as on most real heads, b
+      stays.
     * The default of b is 0.65, not 0.5: the surface of a sphere lies at the same place for all b (the edge is steep),
       but on real heads 0.5 leaks into the orbits and the temporal muscles.
     * With a clearance c the surface ends at least c before the dark outside: where the image falls below 0.4 of the
@@ -76,10 +77,10 @@ DARK = 0.4
 #: Subdivisions of the meshes that grow one after the other, and the share of the iterations each gets.
 LEVELS = (2, 3, 4)
 SHARES = (0.4, 0.4, 0.2)
-#: Step of b, and growth of the volume per step above which the surface counts as unstable.
-STEP, UNSTABLE = 0.05, 0.06
-#: Smallest b that is tried.
-LOWEST = 0.4
+#: Step of b, and growth of the volume per step below which the edge is steep and above which the surface is unstable.
+STEP, STEEP, UNSTABLE = 0.05, 0.025, 0.06
+#: Smallest b to which a steep edge, and to which an unstable surface leads.
+STEEP_LOWEST, LOWEST = 0.55, 0.4
 #: Number of samples along the inward normal, 2 mm apart.
 REACH = 10
 #: Half thickness of what counts as thick signal, mm; more than that of the scalp.
@@ -96,7 +97,7 @@ class BETParameters:
     clearance: float = parameter(
         0.0, unit="mm", at_least=0, at_most=10, help="least distance that the mask keeps from the dark outside"
     )
-    adapt: bool = parameter(True, help="lower the fraction where the volume of the brain is not stable at it")
+    adapt: bool = parameter(True, help="lower the fraction by how the volume of the brain depends on it")
     smoothness: float = parameter(1.0, above=0, at_most=10, help="factor on the smoothing of the surface")
     iterations: int = parameter(600, at_least=10, at_most=10000, help="iterations over all three meshes")
 
@@ -156,7 +157,7 @@ def bet(
     if start is None:
         return np.ones(grid.shape, dtype=bool)
     if parameters.adapt:
-        parameters = replace(parameters, fraction=_stable_fraction(small, coarse, start, parameters))
+        parameters = replace(parameters, fraction=_adapted_fraction(small, coarse, start, parameters))
     vertices, faces = _grow(small, coarse, start, parameters, progress)
     if parameters.clearance > 0:
         vertices = _keep_clear(small, coarse, vertices, parameters.clearance)
@@ -222,27 +223,29 @@ def _thickest(signal: np.ndarray, grid: Grid) -> np.ndarray:
     return signal
 
 
-def _stable_fraction(image: np.ndarray, grid: Grid, start: _Range, parameters: BETParameters) -> float:
-    """b, or the upper end of the first plateau of the volume below it if the volume still grows fast at b."""
+def _adapted_fraction(image: np.ndarray, grid: Grid, start: _Range, parameters: BETParameters) -> float:
+    """b by the growth of the volume with every step down; see the departures from the paper."""
+    volumes: dict[int, float] = {}
 
-    def volume(fraction: float) -> float:
-        coarser = _grow(image, grid, start, replace(parameters, fraction=fraction), None, levels=LEVELS[:-1])
-        return mesh.volume(*coarser)
+    def growth(steps: int) -> float:
+        """Of the step that ends ``steps`` below the parameter."""
+        for number in (steps - 1, steps):
+            if number not in volumes:
+                chosen = replace(parameters, fraction=parameters.fraction - number * STEP)
+                volumes[number] = mesh.volume(*_grow(image, grid, start, chosen, None, levels=LEVELS[:-1]))
+        return float(np.log(volumes[steps] / volumes[steps - 1]))
 
-    upper = parameters.fraction
-    if upper - STEP < LOWEST:
-        return upper
-    last = volume(upper - STEP)
-    growth = np.log(last / volume(upper))
-    if growth <= UNSTABLE:
-        return upper
-    while upper - 2 * STEP >= LOWEST:
-        following = volume(upper - 2 * STEP)
-        next_growth = np.log(following / last)
-        if next_growth >= growth:
-            break
-        upper, last, growth = upper - STEP, following, next_growth
-    return upper
+    def possible(steps: int, lowest: float) -> bool:
+        return parameters.fraction - steps * STEP > lowest - STEP / 2
+
+    steps = 0
+    if possible(1, LOWEST) and growth(1) > UNSTABLE:
+        while possible(steps + 2, LOWEST) and growth(steps + 2) < growth(steps + 1):
+            steps += 1
+    else:
+        while possible(steps + 1, STEEP_LOWEST) and growth(steps + 1) < STEEP:
+            steps += 1
+    return parameters.fraction - steps * STEP
 
 
 def _grow(

@@ -11,9 +11,12 @@ the level does not depend on the field strength. Fluid that the outside reaches 
 removed; what is left is opened with a ball of 2 mm, at least one voxel. Where the field is steep R is high, so tissue
 near air is never taken for fluid. Ventricles and fluid in the depth of sulci stay.
 
-One echo cannot tell fluid from tissue. Then, and where more than a quarter of the depth would be fluid (noise, echoes
-too close), the rim of ``rim`` mm, at least one voxel, is taken for fluid where it is bright: at least 0.8 of the tissue
-around it. Fluid is not darker than tissue, but tissue whose signal dephases beside air is.
+One echo shows no decay, only how bright a voxel is relative to the tissue 8 mm and more below the surface, smoothed
+with a standard deviation of 15 mm and extrapolated. Then, and where more than a quarter of the depth would be fluid
+(noise, echoes too close), the rim of ``rim`` mm, at least one voxel, is taken for fluid where it is at least as bright:
+fluid is not darker than tissue, but tissue whose signal dephases beside air is. To twice that depth, fluid is
+what is at least 1.15 times as bright as cortex, which is the median at that depth, at most 1.25 times the deep tissue:
+late echoes show fluid brighter than cortex, and where they do not, nothing more is removed.
 
 References
 ----------
@@ -30,7 +33,9 @@ from scipy import ndimage
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.masking.flood import reached
-from qsmxt.algorithms.masking.trim import local_intensity
+from qsmxt.algorithms.masking.homogeneity import masked_gaussian
+from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
+from qsmxt.algorithms.masking.trim import BLOCK, local_intensity
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -39,8 +44,14 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 WIDTH, CORE = 2.0, 10.0
 #: Share of fluid in the core above which fluid and tissue were not told apart.
 MIXED = 0.25
-#: Fraction of the intensity around from which on a voxel of the rim may be fluid, if there is one echo.
-BRIGHT = 0.8
+#: If there is one echo: brightness relative to deep tissue from which on a voxel of the rim may be fluid, brightness
+#: relative to cortex from which on one below it is, and depth of the latter in rims.
+BRIGHT, BRIGHTER, RIMS = 1.0, 1.15, 2.0
+#: Brightness of cortex relative to deep tissue that is not believed to be exceeded.
+CORTEX = 1.25
+#: Depth of the tissue that brightness is relative to, mm, standard deviation of its smoothing, mm, and fraction of the
+#: intensity around below which a voxel is not tissue.
+DEEP, SMOOTHING, DARK = 8.0, 15.0, 0.5
 #: Radius of the opening, mm.
 OPENING = 2.0
 
@@ -110,16 +121,41 @@ def peel(
     fluid = None
     if echo_times is not None and len(echoes) > 1:
         fluid = _fluid(part, first, last, inner, parameters.level)
-    if fluid is None:
-        fluid, depth = first > np.float32(BRIGHT) * local_intensity(part, first, inner, BRIGHT / 2), parameters.rim
-        depth = max(depth, min(grid.voxel_size)) if depth else 0.0
+    if fluid is not None:
+        distance = morphology.distance(part, inner, parameters.depth + 2 * max(grid.voxel_size))
+        fluid &= distance <= np.float32(parameters.depth * (1 + morphology.TOUCH))
+    elif parameters.rim > 0:
+        fluid = _bright(part, first, inner, max(parameters.rim, min(grid.voxel_size)))
     else:
-        depth = parameters.depth
-    distance = morphology.distance(part, inner, depth + 2 * max(grid.voxel_size))
-    fluid &= distance <= np.float32(depth * (1 + morphology.TOUCH))
+        return out
     left = part & ~reached(part, fluid)
     out[box] = morphology.opening(left, inner, max(OPENING, min(grid.voxel_size)))
     return out
+
+
+def _bright(mask: np.ndarray, image: np.ndarray, grid: Grid, rim: float) -> np.ndarray:
+    """Bright voxels of the rim, and those below it that are brighter than cortex."""
+    distance = morphology.distance(mask, grid, max(DEEP, RIMS * rim) + 2 * max(grid.voxel_size))
+    bright = np.nan_to_num(image.astype(np.float32, copy=False)) / _deep_intensity(mask, image, distance, grid)
+    first = mask & (distance <= np.float32(rim * (1 + morphology.TOUCH)))
+    below = mask & ~first & (distance <= np.float32(RIMS * rim * (1 + morphology.TOUCH)))
+    cortex = np.float32(min(np.median(bright[below]), CORTEX)) if below.any() else np.float32(CORTEX)
+    return (first & (bright > np.float32(BRIGHT))) | (below & (bright > np.float32(BRIGHTER) * cortex))
+
+
+def _deep_intensity(mask: np.ndarray, image: np.ndarray, distance: np.ndarray, grid: Grid) -> np.ndarray:
+    """Smoothed intensity of the tissue deep in the mask, extrapolated to all voxels, float32."""
+    around = local_intensity(mask, image, grid, DARK)
+    tissue = mask & (image > np.float32(DARK) * around)
+    deep = tissue & (distance > np.float32(DEEP))
+    weight = (deep if deep.any() else tissue).astype(np.float32)
+    factors = blocks(grid, BLOCK)
+    coarse = coarse_grid(grid, factors)
+    share, total = block_means(weight, factors), block_means(weight * image, factors)
+    level = masked_gaussian(
+        total / np.maximum(share, np.float32(1e-6)), share, [SMOOTHING / v for v in coarse.voxel_size]
+    )
+    return np.maximum(interpolate(level, factors, grid.shape), np.float32(1e-20))
 
 
 def _fluid(mask: np.ndarray, first: np.ndarray, last: np.ndarray, grid: Grid, level: float) -> np.ndarray | None:

@@ -68,6 +68,16 @@ def test_one_echo_takes_a_bright_rim_only():
     assert peel(inside, one, GRID, PeelParameters(rim=0.0))[r < 30].all()
 
 
+def test_one_late_echo_shows_the_fluid_below_the_rim():
+    rate, inside = scene()
+    late = (inside * np.exp(-0.03 * rate)).astype(np.float32)  # fluid is 1.5 times as bright as tissue
+    kept = peel(inside, late, GRID)
+    r = distance()
+    assert kept[r < 24].all() and kept[(r > 29.5) & inside].mean() < 0.01
+    same = inside.astype(np.float32)  # fluid as bright as tissue: nothing below the rim goes
+    assert peel(inside, same, GRID)[r < 29].all()
+
+
 def test_echoes_that_tell_nothing_apart_count_as_one():
     inside = scene()[1]
     same = signals(np.full(GRID.shape, 18.0), inside, 0.3)
