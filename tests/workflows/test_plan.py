@@ -119,6 +119,14 @@ def test_outputs_share_what_they_share(planned):
     assert planned(outputs=("t2star", "r2star")).saved("r2star") == ("combined_magnitude", "r2star", "t2star")
 
 
+def test_the_baseline_of_separation_has_the_relaxivities_of_the_method_beside_it():
+    flags = {"outputs": {"qsm": False, "separation": True}, "separation": {"method": "r2starqsm"}}
+    flags["separation"]["r2starqsm"] = {"r2star_relaxivity": 250.0}
+    steps = {step.name: step.parameters for step in plan_unit(unit(), config.load(flags=flags)).steps()}
+    assert steps["separation.r2starqsm"] == {"r2star_relaxivity": 250.0}
+    assert steps["separation.closedform"] == {"relaxivity": 137.0, "r2star_relaxivity": 250.0}
+
+
 def test_other_outputs_do_without_the_map(planned):
     assert names(planned(outputs=("r2star",))) == {"r2star": ["relaxometry.decay"]}
 

@@ -15,8 +15,12 @@ sources from relaxation (:mod:`qsmxt.algorithms.separation.sources`), w 1 or, gi
 * ``l1``: total variation :math:`\|\nabla p\|_1`, as the MEDI variant of the paper penalises gradients;
 * ``l2``: :math:`\tfrac12 \|\nabla p\|_2^2` (per mm), as variants that end in linear least squares (LSQR) do.
 
+A map from an inversion of the same field, :math:`\chi`, shows where sources outside the mask and remnants of the
+background contradict the model; there :math:`W^2` is divided by :math:`1 + (|f - D\chi| / \eta)^2`, :math:`\eta` being
+the ``discrepancy``.
+
 That neither source is negative bounds the susceptibility by :math:`\rho` in every voxel, which fills the zero cone of
-the dipole and fixes the mean. ``chi`` from an inversion is therefore not needed.
+the dipole and fixes the mean. Without ``chi`` from an inversion only those weights are missing.
 
 Solution
     Sum :math:`a = p + n` and difference :math:`t = p - n` decouple in Fourier space. The alternating direction method
@@ -43,6 +47,10 @@ Accuracy
     What is left at 3 T is the texture of white matter, 0.003 ppm in the paramagnetic map, of which R2' with a noise of
     1 1/s (0.008 ppm) tells no more. ``l2`` does not beat the closed form.
 
+    From wrapped phase with the default chain the weights by ``chi`` decide: without, streaks of what the local field
+    has wrong cross the maps. On a head at 3 T (1.5 mm, haemorrhage) the NRMSE of the sum of both maps was 34 %
+    without, 15 % with them, and 21 % in the closed form.
+
 Departures from the paper
     Total variation without edges from the magnitude, splitting instead of Gauss-Newton steps, one relaxivity.
 
@@ -61,7 +69,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, change, checked_mask, scale
+from qsmxt.algorithms.domain import Domain, change, checked_mask, filtered, masked, scale
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, SquaredData
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters
 from qsmxt.algorithms.signal import SAMPLE
@@ -92,6 +100,9 @@ class ChiSeparationParameters(RelaxivityParameters):
     coupling: float | str = parameter(
         "auto", above=0, auto=True, help="weight of the relaxation relative to the field; auto follows from its noise"
     )
+    discrepancy: float = parameter(
+        2e-3, above=0, unit="ppm", help="field that the map of the inversion does not explain, which halves its weight"
+    )
     tolerance: float = parameter(1e-3, at_least=0, help="relative change of the maps at which iteration stops")
     iterations: int = parameter(100, at_least=1, help="most iterations")
 
@@ -101,7 +112,7 @@ class ChiSeparationParameters(RelaxivityParameters):
     key="chiseparation",
     title="Chi-separation",
     consumes=("local_field", "r2star", "mask", "field_strength"),
-    optional=("r2prime", "r2", "field_noise", "r2star_noise"),
+    optional=("r2prime", "r2", "field_noise", "r2star_noise", "chi"),
     produces=PRODUCES,
     parameters=ChiSeparationParameters,
     references=("shin2021",),
@@ -125,6 +136,7 @@ def chiseparation(
     r2: np.ndarray | None = None,
     field_noise: np.ndarray | None = None,
     r2star_noise: np.ndarray | None = None,
+    chi: np.ndarray | None = None,
 ) -> Pair:
     """Paramagnetic (>= 0) and diamagnetic (<= 0) susceptibility, ppm, float32 ``(x, y, z)``, 0 outside the mask.
 
@@ -138,6 +150,8 @@ def chiseparation(
         Standard deviation of the field, ppm; its inverse, scaled to a median of 1 and cut at 3, then weights the field.
     r2star_noise
         Standard deviation of R2*, 1/s; its inverse weights the relaxation in the same way.
+    chi
+        Susceptibility from an inversion of the same field, ppm, any reference; tells where the field is to be trusted.
     mask
         Where the field is known and sources are.
     field_strength
@@ -155,8 +169,11 @@ def chiseparation(
     region = checked_mask(mask, grid)
     source_sum = Rates(r2star, field_strength, r2prime, r2).source_sum(region, grid, parameters)
     domain = Domain.around("local_field", local_field, region, grid)
-    weights = [domain.weights_or_mask(noise) for noise in (field_noise, r2star_noise)]
-    solver = _Solver(domain, domain.crop.extract(source_sum), [w * w for w in weights], parameters)
+    weights = [domain.weights_or_mask(noise) ** 2 for noise in (field_noise, r2star_noise)]
+    if chi is not None:
+        left = unexplained(domain, masked("chi", chi, region, domain.crop)) / np.float32(parameters.discrepancy)
+        weights[0] /= 1 + left * left
+    solver = _Solver(domain, domain.crop.extract(source_sum), weights, parameters)
     for iteration in range(parameters.iterations):
         moved = solver.step()
         if progress:
@@ -164,6 +181,15 @@ def chiseparation(
         if iteration > 5 and moved < parameters.tolerance:
             break
     return domain.finish(solver.kept[0]), -domain.finish(solver.kept[1])
+
+
+def unexplained(domain: Domain, chi: np.ndarray) -> np.ndarray:
+    """What of the field on the box (ppm) neither ``chi`` (ppm) nor a constant added to it explains."""
+    dipole = kernels.dipole(domain.grid, "greens")
+    left = np.where(domain.mask, domain.field - filtered(chi, dipole), np.float32(0))
+    constant = np.where(domain.mask, filtered(domain.mask.astype(np.float32), dipole), np.float32(0))
+    power = float(np.vdot(constant, constant))
+    return left - np.float32(np.vdot(constant, left) / power) * constant if power > 0 else left
 
 
 def map_noise(volume: np.ndarray, mask: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class R2starQSMParameters:
     """Parameters of :func:`r2starqsm`."""
 
-    relaxivity: float = parameter(
+    r2star_relaxivity: float = parameter(
         274.0, unit="1/s/ppm", above=0, help="R2* per ppm of either source at 3 T; scales with the field strength"
     )
 
@@ -40,7 +40,8 @@ class R2starQSMParameters:
     parameters=R2starQSMParameters,
     references=("dimov2022",),
     sentence=(
-        "Para- and diamagnetic sources were separated with R2*-QSM (relaxivity of R2* at 3 T {relaxivity:g} 1/s/ppm)."
+        "Para- and diamagnetic sources were separated with R2*-QSM (relaxivity of R2* at 3 T "
+        "{r2star_relaxivity:g} 1/s/ppm)."
     ),
     cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.03),
 )
@@ -59,5 +60,5 @@ def r2starqsm(
     Arguments and errors as those of :func:`qsmxt.algorithms.separation.closedform.closedform`.
     """
     values, region = checked(chi, mask, grid)
-    relaxivities = RelaxivityParameters(r2star_relaxivity=parameters.relaxivity)
+    relaxivities = RelaxivityParameters(r2star_relaxivity=parameters.r2star_relaxivity)
     return closed_form(values, Rates(r2star, field_strength).source_sum(region, grid, relaxivities), region)

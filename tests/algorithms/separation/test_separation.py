@@ -15,6 +15,7 @@ from qsmxt.algorithms.separation.chiseparation import map_noise
 from qsmxt.algorithms.separation.wavesep import shrink_details
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
+from qsmxt.phantom.forward import DipoleField
 from qsmxt.phantom.head import HeadSettings
 from qsmxt.phantom.sources import two_sources
 
@@ -80,11 +81,11 @@ def head():
     return two_sources(dataclasses.replace(SETTINGS, field_strength=7.0))
 
 
-def _run(function, head, *, field_noise=None, r2star_noise=None, **values):
+def _run(function, head, **values):
     first = head.local_field if "local_field" in function.method.consumes else values.pop("chi")
+    given = {name: values.pop(name, None) for name in ("field_noise", "r2star_noise", "chi")}
+    more = {name: array for name, array in given.items() if array is not None}
     settings = function.method.configure(values)
-    given = {"field_noise": field_noise, "r2star_noise": r2star_noise}
-    more = {name: noise for name, noise in given.items() if noise is not None}
     return function(
         first, head.r2star, head.mask, head.field_strength, head.grid, settings, r2prime=head.r2prime, **more
     )
@@ -102,7 +103,7 @@ def test_joint_separation_beats_the_closed_form(head, strength, least):
     chi = tv(head.local_field, head.mask, head.grid, field_noise=head.field_noise)
     baseline = _scores(_run(closedform, head, chi=chi), head)
     noises = {"field_noise": head.field_noise, "r2star_noise": head.r2prime_noise / np.float32(np.sqrt(2))}
-    joint = _scores(_run(chiseparation, head, **noises), head)
+    joint = _scores(_run(chiseparation, head, chi=chi, **noises), head)
     print("xsim at", strength, "T: closed form", baseline, "joint", joint)
     assert joint[0] >= least[0] and joint[1] >= least[1]
     assert joint[0] > baseline[0] + 0.05 and joint[1] > baseline[1] + 0.01
@@ -144,6 +145,21 @@ def test_relaxation_of_great_noise_does_not_count():
     trusted, weighted = (_run(chiseparation, broken, r2star_noise=n, iterations=25) for n in (None, noise))
     errors = [np.linalg.norm(found[1] - plain[1]) for found in (trusted, weighted)]
     assert errors[1] < 0.05 * errors[0]
+
+
+def test_a_map_of_the_inversion_tells_where_the_field_is_wrong():
+    """A source of the background that its removal left, and a map whose reference is another."""
+    head = two_sources(dataclasses.replace(SETTINGS, voxel_size=(4.0,) * 3, field_strength=7.0, snr=float("inf")))
+    outside = np.zeros(head.grid.shape, dtype=np.float32)
+    outside[np.unravel_index(np.argmax(head.mask), head.mask.shape)] = 9.0
+    remnant = DipoleField(head.grid.shape, head.grid.voxel_size, head.grid.b0_direction)(outside)
+    broken = dataclasses.replace(head, local_field=head.local_field + remnant * head.mask)
+    errors = []
+    for chi in (None, head.chi, head.chi + np.float32(0.1) * head.mask):
+        found = _run(chiseparation, broken, chi=chi, iterations=30)
+        errors.append(nrmse(found[0] + found[1], head.chi, head.mask & (outside == 0)))
+    print("error without and with a map", errors)
+    assert errors[1] < 0.5 * errors[0] and errors[2] == pytest.approx(errors[1], rel=0.05)
 
 
 def test_joint_separation_keeps_signs_and_region(head):
