@@ -10,7 +10,7 @@ from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.workflows.plan import Group, Plan, Step
 
 #: What an interpreter with all libraries takes, bytes.
-INTERPRETER = 1.7e8
+INTERPRETER = 1.85e8
 
 #: CPU seconds per megavoxel: to import one echo, to write one map, to draw one unit.
 READING, WRITING, DRAWING = 0.06, 0.01, 0.13
