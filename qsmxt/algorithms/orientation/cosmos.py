@@ -15,6 +15,12 @@ The zero cones of different orientations meet only in the origin and in few line
 in principle. Near these lines noise is amplified none the less, and fields are known in the mask only. A small total
 variation fills both; with a ``weight`` of 0 it is the published least squares.
 
+What background removal leaves in a field moves with B0 and contradicts the other orientations. So the squared weights
+are divided by :math:`1 + |D_o \chi - f_o|^2 / (\eta^2 + 9 \sigma_o^2)` after the first and the second solution,
+:math:`\eta` being the ``discrepancy`` (0 for none) and :math:`\sigma_o` the noise of the field. With the fields of the
+default chain (3 T, 1.5 mm, 0, 25 and -25 degrees) the error in the core falls from 32 to 29 %; true fields with noise
+of 0.0005 and 0.001 ppm have 4.7 and 8.1 % instead of 4.6 and 8.3 %.
+
 Solution
     The alternating direction method of multipliers splits the fields (:mod:`qsmxt.algorithms.inversion.splitting`) and
     the gradients (penalty :math:`\rho`):
@@ -24,7 +30,7 @@ Solution
     two transforms for every orientation and two more an iteration.
 
 Departures from the paper
-    Weights, the mask in the model, total variation.
+    Weights, also by discrepancy, the mask in the model, total variation.
 
 References
 ----------
@@ -41,7 +47,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import PADDING, Domain, change, checked_mask, masked, scale
+from qsmxt.algorithms.domain import PADDING, Domain, change, checked_mask, filtered, masked, scale
 from qsmxt.algorithms.inversion.splitting import SquaredData
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -49,6 +55,12 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Penalty of the split of the fields, and of the gradients (mm^2).
 FIELD_PENALTY, GRADIENT_PENALTY = 0.3, 1e-3
+
+#: Solutions, each with the weights that follow from the one before.
+SOLUTIONS = 3
+
+#: Multiple of the noise that a map may leave of a field before that is distrusted.
+NOISE_ALLOWED = np.float32(3)
 
 #: Directions of B0 closer than this tell nothing more, degrees.
 LEAST_ANGLE = 1.0
@@ -59,8 +71,11 @@ class COSMOSParameters:
     """Parameters of :func:`cosmos`."""
 
     weight: float = parameter(6e-5, at_least=0, unit="ppm mm", help="weight of total variation; 0 is least squares")
+    discrepancy: float = parameter(
+        2e-3, at_least=0, unit="ppm", help="field that the map does not explain, which halves its weight; 0 for none"
+    )
     tolerance: float = parameter(3e-3, at_least=0, help="relative change of the map at which iteration stops")
-    iterations: int = parameter(40, at_least=1, help="most iterations")
+    iterations: int = parameter(40, at_least=1, help="most iterations of a solution")
 
 
 @method(
@@ -76,7 +91,7 @@ class COSMOSParameters:
         "Susceptibility was computed from all orientations of the head by least squares weighted with the noise of the "
         "fields (COSMOS; weight of total variation {weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=220, seconds_per_megavoxel=12.0),
+    cost=Cost(bytes_per_voxel=220, seconds_per_megavoxel=30.0),
 )
 def cosmos(
     oriented_fields: np.ndarray,
@@ -117,13 +132,18 @@ def cosmos(
     mask = checked_mask(mask, grid)
     crop = Crop.around(mask, grid, padding=PADDING)
     domains = [Domain(crop, masked("oriented_fields", f, mask, crop), crop.extract(mask)) for f in fields]
-    solver = _Solver(domains, axes, _weights(domains, oriented_noise, mask), parameters)
-    for iteration in range(parameters.iterations):
-        moved = solver.step()
-        if progress:
-            progress((iteration + 1) / parameters.iterations)
-        if iteration > 5 and moved < parameters.tolerance:
-            break
+    noise = _noise(domains, oriented_noise, mask)
+    solver = _Solver(domains, axes, _weights(domains, noise), parameters)
+    solutions = SOLUTIONS if parameters.discrepancy else 1
+    for solution in range(solutions):
+        if solution:
+            solver.distrust(parameters.discrepancy, noise)
+        for iteration in range(parameters.iterations):
+            moved = solver.step()
+            if progress:
+                progress((solution + (iteration + 1) / parameters.iterations) / solutions)
+            if iteration > 5 and moved < parameters.tolerance:
+                break
     chi = solver.chi - np.float32(solver.chi[domains[0].mask].mean(dtype=np.float64))
     return domains[0].finish(chi)
 
@@ -143,6 +163,7 @@ class _Solver:
         denominator[0, 0, 0] = np.inf
         self.for_prior = np.float32(GRADIENT_PENALTY) / denominator
         self.for_fields = [mu * d / denominator for d in self.dipoles]
+        self.fields, self.weights = [d.field for d in domains], weights
         self.data = [SquaredData(d.field, w, FIELD_PENALTY) for d, w in zip(domains, weights, strict=True)]
         self.targets = [np.zeros(self.shape, dtype=np.float32) for _ in domains]
         for data, target in zip(self.data, self.targets, strict=True):
@@ -166,17 +187,32 @@ class _Solver:
         self.prior.step(self.chi, self.threshold, self.right)
         return change(self.chi, old)
 
+    def distrust(self, discrepancy: float, noise: list[np.ndarray]) -> None:
+        """Lower the weights where the map leaves more of the field (ppm) than ``discrepancy`` and its noise."""
+        for index, (data, dipole, field) in enumerate(zip(self.data, self.dipoles, self.fields, strict=True)):
+            left = filtered(self.chi, dipole) - field
+            allowed = np.full(self.shape, discrepancy**2, dtype=np.float32)
+            if noise:
+                allowed += np.square(NOISE_ALLOWED * noise[index])
+            data.reweight(self.weights[index] / (1 + left * left / allowed))
 
-def _weights(domains: list[Domain], noise: np.ndarray | None, mask: np.ndarray) -> list[np.ndarray]:
-    """Squared weights of every field on the box, 0 outside the mask."""
+
+def _noise(domains: list[Domain], noise: np.ndarray | None, mask: np.ndarray) -> list[np.ndarray]:
+    """Noise of every field on the box, ppm; empty if it is not known."""
     if noise is None:
-        return [domain.mask.astype(np.float32) for domain in domains]
+        return []
     if np.shape(noise) != (len(domains), *mask.shape):
         raise InputError(
             f"oriented_noise: expected shape {(len(domains), *mask.shape)} like the fields, found {np.shape(noise)}"
         )
-    found = [masked("oriented_noise", n, mask, domains[0].crop) for n in noise]
-    inverse = [np.divide(1, n, out=np.zeros_like(n), where=n > 0) for n in found]
+    return [masked("oriented_noise", n, mask, domains[0].crop) for n in noise]
+
+
+def _weights(domains: list[Domain], noise: list[np.ndarray]) -> list[np.ndarray]:
+    """Squared weights of every field on the box, 0 outside the mask."""
+    if not noise:
+        return [domain.mask.astype(np.float32) for domain in domains]
+    inverse = [np.divide(1, n, out=np.zeros_like(n), where=n > 0) for n in noise]
     known = np.concatenate([w[w > 0] for w in inverse])
     if not known.size:
         raise InputError("oriented_noise: expected positive values in the mask, found none; leave it out")

@@ -83,10 +83,26 @@ def test_noise_weights_the_fields(brain):
     noise[2] *= 4
     noise[:, 10:20] *= 3
     fields = _fields(chi, DIRECTIONS) + noise * rng.standard_normal(noise.shape)
-    plain = nrmse(cosmos(fields, DIRECTIONS, mask, GRID), chi, mask)
-    weighted = nrmse(cosmos(fields, DIRECTIONS, mask, GRID, oriented_noise=noise), chi, mask)
+    alone = COSMOSParameters(discrepancy=0.0)
+    plain = nrmse(cosmos(fields, DIRECTIONS, mask, GRID, alone), chi, mask)
+    weighted = nrmse(cosmos(fields, DIRECTIONS, mask, GRID, alone, oriented_noise=noise), chi, mask)
     print("nrmse", plain, weighted)
     assert weighted < 0.9 * plain
+
+
+def test_what_one_field_alone_has_is_distrusted(brain):
+    """A remnant of the background in one orientation: a strong source just outside the mask."""
+    mask, chi = brain
+    outside = np.zeros(SHAPE, dtype=np.float32)
+    outside[np.unravel_index(np.argmax(mask), SHAPE)] = 9.0
+    fields = _fields(chi, DIRECTIONS, 0.0005)
+    fields[1] += _fields(outside, DIRECTIONS[1:2])[0]
+    inside = mask & (outside == 0)
+    errors = [
+        nrmse(cosmos(fields, DIRECTIONS, mask, GRID, COSMOSParameters(discrepancy=d)), chi, inside) for d in (0, 2e-3)
+    ]
+    print("nrmse", errors)
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_signs_order_and_grid_direction_do_not_matter(brain):
