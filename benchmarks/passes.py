@@ -3,8 +3,9 @@
 Every head has a calcification (-3.3 ppm), a microbleed and veins; the second has a haemorrhage of 2.5 ppm besides. A
 chain is run once over the whole mask and once over the reliable one; two passes take the second around holes, or
 everywhere, as published. All are scored on the same voxels: the brain but for strong sources (calcification,
-microbleed, haemorrhage), their surroundings to 8 mm, those of veins to 3 mm, and the brainstem. *step* is the mean error
-one voxel outside the seam between the passes less that one voxel inside (ppm); *outside* counts values outside the mask.
+microbleed, haemorrhage), their surroundings to 8 mm, those of veins to 3 mm, and the brainstem. *step* is the mean
+error one voxel outside the seam between the passes less that one voxel inside (ppm); *outside* counts values outside
+the mask.
 """
 
 from __future__ import annotations

@@ -233,7 +233,9 @@ def _adapted_fraction(image: np.ndarray, grid: Grid, start: _Range, parameters: 
             if number not in volumes:
                 chosen = replace(parameters, fraction=parameters.fraction - number * STEP)
                 volumes[number] = mesh.volume(*_grow(image, grid, start, chosen, None, levels=LEVELS[:-1]))
-        return float(np.log(volumes[steps] / volumes[steps - 1]))
+        before, after = volumes[steps - 1], volumes[steps]
+        # A surface that turned inside out tells nothing.
+        return float(np.log(after / before)) if min(before, after) > 0 else np.inf
 
     def possible(steps: int, lowest: float) -> bool:
         return parameters.fraction - steps * STEP > lowest - STEP / 2

@@ -114,7 +114,7 @@ def _around_holes(
     distance = morphology.distance(~holes, grid, reach + max(grid.voxel_size), border=True)
     weight = np.where(reliable, np.clip(2 - 2 * distance / np.float32(reach), 0, 1), 0).astype(np.float32)
     near = weight > 0
-    difference = reliable_chi[near] - filled_chi[near]
+    difference = reliable_chi[near].astype(np.float32) - merged[near]
     ramp = weight[near] < 1
     shift = np.median(difference[ramp]) if ramp.any() else np.float32(0)
     merged[near] += weight[near] * (difference - shift)
