@@ -97,11 +97,11 @@ def coarse_bias(image: np.ndarray, grid: Grid, parameters: HomogeneityParameters
     tissue = main_tissue(image, signal_mask(image, grid), grid, parameters.box)
     extent = [n * v for n, v in zip(grid.shape, grid.voxel_size, strict=True)]
     sigmas = [min(parameters.sigma, 0.1 * e) / v for e, v in zip(extent, grid.voxel_size, strict=True)]
-    first = masked_gaussian(image, tissue.astype(np.float32), [s * np.sqrt(1 - 0.7**2) for s in sigmas])
+    first = _masked_gaussian(image, tissue.astype(np.float32), [s * np.sqrt(1 - 0.7**2) for s in sigmas])
     mean = float(first[tissue].mean(dtype=np.float64))
     outlier = (first < mean / 4) | (first > 10 * mean)
     first[outlier] = 3 * mean
-    bias = masked_gaussian(first, np.where(outlier, np.float32(0.2), np.float32(1.0)), [0.7 * s for s in sigmas])
+    bias = _masked_gaussian(first, np.where(outlier, np.float32(0.2), np.float32(1.0)), [0.7 * s for s in sigmas])
     return bias / np.float32(bias[tissue].mean(dtype=np.float64))
 
 
@@ -142,7 +142,7 @@ def _vote(image, signal, half, votes):
                                 votes[i, j, k] += 1
 
 
-def masked_gaussian(image: np.ndarray, weight: np.ndarray, sigmas: list[float]) -> np.ndarray:
+def _masked_gaussian(image: np.ndarray, weight: np.ndarray, sigmas: list[float]) -> np.ndarray:
     """Weighted Gaussian mean; where the Gaussian reaches no weight, ever wider ones extrapolate."""
     out = np.zeros_like(image)
     known = np.zeros(image.shape, dtype=bool)

@@ -33,7 +33,6 @@ from scipy import ndimage
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.masking.flood import reached
-from qsmxt.algorithms.masking.homogeneity import masked_gaussian
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
 from qsmxt.algorithms.masking.trim import BLOCK, local_intensity
 from qsmxt.errors import InputError
@@ -136,7 +135,8 @@ def peel(
 def _bright(mask: np.ndarray, image: np.ndarray, grid: Grid, rim: float) -> np.ndarray:
     """Bright voxels of the rim, and those below it that are brighter than cortex."""
     distance = morphology.distance(mask, grid, max(DEEP, RIMS * rim) + 2 * max(grid.voxel_size))
-    bright = np.nan_to_num(image.astype(np.float32, copy=False)) / _deep_intensity(mask, image, distance, grid)
+    image = np.nan_to_num(image.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+    bright = image / _deep_intensity(mask, image, distance, grid)
     first = mask & (distance <= np.float32(rim * (1 + morphology.TOUCH)))
     below = mask & ~first & (distance <= np.float32(RIMS * rim * (1 + morphology.TOUCH)))
     cortex = np.float32(min(np.median(bright[below]), CORTEX)) if below.any() else np.float32(CORTEX)
@@ -149,12 +149,16 @@ def _deep_intensity(mask: np.ndarray, image: np.ndarray, distance: np.ndarray, g
     tissue = mask & (image > np.float32(DARK) * around)
     deep = tissue & (distance > np.float32(DEEP))
     weight = (deep if deep.any() else tissue).astype(np.float32)
+    count = float(weight.sum(dtype=np.float64))
+    mean = float((weight * image).sum(dtype=np.float64)) / count if count else 1.0
     factors = blocks(grid, BLOCK)
-    coarse = coarse_grid(grid, factors)
-    share, total = block_means(weight, factors), block_means(weight * image, factors)
-    level = masked_gaussian(
-        total / np.maximum(share, np.float32(1e-6)), share, [SMOOTHING / v for v in coarse.voxel_size]
+    widths = [SMOOTHING / v for v in coarse_grid(grid, factors).voxel_size]
+    share, total = (
+        ndimage.gaussian_filter(block_means(v, factors), widths, mode="constant", truncate=4.0)
+        for v in (weight, weight * image)
     )
+    # Far from all tissue the mean takes over.
+    level = (total + np.float32(1e-4 * mean)) / (share + np.float32(1e-4))
     return np.maximum(interpolate(level, factors, grid.shape), np.float32(1e-20))
 
 
