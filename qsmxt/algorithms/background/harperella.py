@@ -68,7 +68,7 @@ class HARPERELLAParameters:
     parameters=HARPERELLAParameters,
     references=("li2014harperella",),
     sentence="Phase was unwrapped and its background removed by HARPERELLA (spheres of {radius:g} mm radius).",
-    cost=Cost(bytes_per_voxel=45, seconds_per_megavoxel=0.4),
+    cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=0.4),
 )
 def harperella(
     offset_free_phase: np.ndarray,

@@ -58,7 +58,7 @@ class IHARPERELLAParameters:
     parameters=IHARPERELLAParameters,
     references=("li2014harperella",),
     sentence="Phase was unwrapped and its background removed by iHARPERELLA ({iterations} iterations).",
-    cost=Cost(bytes_per_voxel=45, seconds_per_megavoxel=0.6),
+    cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=0.6),
 )
 def iharperella(
     offset_free_phase: np.ndarray,

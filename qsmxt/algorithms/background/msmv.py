@@ -72,7 +72,7 @@ class MSMVParameters:
         "The background field was removed by {initial} and what it left near the edge by maximum spherical mean value "
         "filtering (spheres of {radius:g} mm radius)."
     ),
-    cost=Cost(bytes_per_voxel=30, seconds_per_megavoxel=0.8),
+    cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.8),
 )
 def msmv(
     total_field: np.ndarray,

@@ -85,7 +85,7 @@ class PDFParameters:
     parameters=PDFParameters,
     references=("liu2011pdf",),
     sentence="The background field was removed by projection onto dipole fields (tolerance {tolerance:g}).",
-    cost=Cost(bytes_per_voxel=30, seconds_per_megavoxel=0.7),
+    cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.7),
 )
 def pdf(
     total_field: np.ndarray,

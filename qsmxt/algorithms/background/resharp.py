@@ -75,7 +75,7 @@ class RESHARPParameters:
         "The background field was removed by RESHARP with spheres of {radius:g} mm radius "
         "(regularisation {regularization:g})."
     ),
-    cost=Cost(bytes_per_voxel=25, seconds_per_megavoxel=0.5),
+    cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.5),
     linear=True,
 )
 def resharp(

@@ -11,8 +11,8 @@ from qsmxt.geometry import Grid
 from qsmxt.registry.methods import methods
 
 METHODS = methods("background")
-#: Buffers of the Fourier transforms that the tracer does not see, bytes per voxel.
-UNSEEN = {"resharp": 4.0, "pdf": 2.5, "msmv": 2.5, "harperella": 2.5, "iharperella": 2.5}
+#: Runs of which the least peak counts: what other threads of the process take meanwhile only adds to it.
+RUNS = 3
 
 
 @pytest.mark.parametrize("key", list(METHODS))
@@ -33,9 +33,10 @@ def test_memory_is_as_declared(key):
     names = [p.name for p in METHODS[key].declared_parameters()]
     few = {"iterations": 2} if "iterations" in names else {}
     METHODS[key].run(arrays, grid, few)
-    tracemalloc.start()
-    METHODS[key].run(arrays, grid, few)
-    peak = tracemalloc.get_traced_memory()[1] / field.size + UNSEEN.get(key, 0.0)
-    tracemalloc.stop()
-    declared = METHODS[key].cost.bytes_per_voxel
-    assert peak == pytest.approx(declared, rel=0.2)
+    peaks = []
+    for _ in range(RUNS):
+        tracemalloc.start()
+        METHODS[key].run(arrays, grid, few)
+        peaks.append(tracemalloc.get_traced_memory()[1] / field.size)
+        tracemalloc.stop()
+    assert min(peaks) == pytest.approx(METHODS[key].cost.bytes_per_voxel, rel=0.2)
