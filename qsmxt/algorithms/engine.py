@@ -164,6 +164,11 @@ def engine_of(array: Any) -> Engine:
     return ArrayEngine(array_namespace(array), device(array))
 
 
+def placed(name: str, field: Any, mask: Any, grid: Grid) -> tuple[Engine, host.Domain]:
+    """The engine for ``field`` (called ``name`` in messages), and field and mask checked and cropped on the host."""
+    return engine_of(field), host.Domain.around(name, to_host(field), to_host(mask), grid)
+
+
 def to_host(array: Any) -> Any:
     """``array`` as a NumPy array: itself, or a copy from its device; ``None`` stays."""
     if array is None or isinstance(array, np.ndarray):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import special
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
@@ -75,6 +76,11 @@ def signal_mask(magnitude: np.ndarray, grid: Grid) -> np.ndarray:
     narrow = [min(1, h) for h in half]
     mask = _box_vote(_box_vote(mask, narrow, 0.5), narrow, 0.5)
     return mask.view(bool)
+
+
+def chi_squared_median(degrees: int) -> float:
+    """Median of the chi-squared distribution, by which a median of squared misfits tells their variance."""
+    return float(2 * special.gammaincinv(degrees / 2, 0.5))
 
 
 def noise_level(magnitude: np.ndarray) -> float:

@@ -34,7 +34,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
@@ -43,7 +42,7 @@ from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.dephasing import gradient_coherence
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
-from qsmxt.algorithms.signal import SAMPLE, noise_level
+from qsmxt.algorithms.signal import SAMPLE, chi_squared_median, noise_level
 from qsmxt.constants import rad_per_ppm
 from qsmxt.geometry import Grid
 
@@ -154,7 +153,7 @@ class Echoes:
         misfit, signal = fit.misfit.reshape(-1)[voxels], fit.signal.reshape(-1)[voxels]
         good = misfit < 2 * (1 - GOOD_FIT) * signal
         chosen = misfit[good] if good.any() else misfit
-        return float(np.sqrt(np.median(chosen) / (2 * special.gammaincinv((len(self.times) - unknowns) / 2, 0.5))))
+        return float(np.sqrt(np.median(chosen) / chi_squared_median(len(self.times) - unknowns)))
 
 
 @kernel

@@ -28,8 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, AbsoluteData, Splitting, SquaredData
 from qsmxt.geometry import Grid
@@ -83,8 +82,7 @@ def hdqsm(
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) in two stages; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise, to_host(magnitude))
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)

@@ -30,8 +30,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host
+from qsmxt.algorithms.engine import HOST, Engine, placed, to_host
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -73,8 +72,7 @@ def ndi(
     field_strength: float | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by early-stopped descent; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = np.minimum(domain.weights_or_mask(to_host(field_noise), to_host(magnitude)), np.float32(1))
     weights *= weights

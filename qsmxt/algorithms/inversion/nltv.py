@@ -23,8 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed, to_host
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, PhaseData, Splitting
@@ -74,8 +73,7 @@ def nltv(
     field_strength: float | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by comparing phases; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise, to_host(magnitude))

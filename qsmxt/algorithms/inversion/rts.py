@@ -30,8 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed
 from qsmxt.algorithms.solvers import diagonal_filter
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -81,8 +80,7 @@ def rts(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) in two steps; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     shape = domain.grid.shape
     dipole = domain.dipole()
     data = engine.forward(engine.send(domain.field))

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -58,8 +57,7 @@ def tikhonov(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with a quadratic penalty; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     dipole = domain.dipole()
     weight = np.float32(parameters.weight)
     penalty = kernels.negative_laplacian(domain.grid) * weight if parameters.penalised == "gradient" else weight

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -66,8 +65,7 @@ def tkd(
     >>> float(tkd(field, mask, grid)[4, 4, 3].round(3)) > 0
     True
     """
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     dipole = domain.dipole()
     limited = np.copysign(np.maximum(np.abs(dipole), np.float32(parameters.threshold)), dipole)
     if parameters.correct:

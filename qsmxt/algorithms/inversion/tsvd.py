@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -54,8 +53,7 @@ def tsvd(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by truncated division; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     dipole = domain.dipole()
     keep = np.abs(dipole) >= np.float32(parameters.threshold)
     transfer = np.divide(1, dipole, out=np.zeros_like(dipole), where=keep)

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import engine_of, to_host
+from qsmxt.algorithms.engine import placed, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, total_variation, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
@@ -77,8 +76,7 @@ def tv(
     field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with a total-variation prior; see the module."""
-    engine = engine_of(local_field)
-    domain = Domain.around("local_field", to_host(local_field), to_host(mask), grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     field_noise = to_host(field_noise)
     weights = domain.weights(field_noise)
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)

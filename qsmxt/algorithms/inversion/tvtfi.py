@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,6 @@ from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.background.lbv import LBVParameters, lbv
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import WEIGHT_CAP, checked_mask, masked
 from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host
 from qsmxt.geometry import Grid
@@ -151,7 +151,9 @@ def tvtfi(
     field = crop.extract(residual)
     weights = _data_weights(crop, mask, interior, field_noise, fit_quality)
     solve = _solve if engine is HOST else functools.partial(_solve_elsewhere, engine)
-    x = solve(field, weights, inside, crop.grid, parameters, progress)
+    limit = parameters.edge * parameters.gradient_penalty
+    shrinkage = engine.shrinkage(crop.grid, inside.astype(np.float32), RELAXATION, limit)
+    x = solve(field, weights, shrinkage, crop.grid, parameters, progress)
     chi = np.where(inside, x, np.float32(0))
     x[inside] = 0
     local = np.where(inside, field - fourier.filtered(x, kernels.dipole(crop.grid, "greens")), np.float32(0))
@@ -191,7 +193,7 @@ def _data_weights(
 def _solve(
     field: np.ndarray,
     weights: np.ndarray,
-    inside: np.ndarray,
+    shrinkage: Any,
     grid: Grid,
     parameters: TVTFIParameters,
     progress: Progress | None,
@@ -204,7 +206,6 @@ def _solve(
     nx, ny = grid.shape[:2]
     mu = np.float32(parameters.field_penalty)
     dipole, from_gradient, from_field = _transfers(grid, parameters)
-    shrinkage = Shrinkage(grid, inside.astype(np.float32), RELAXATION, parameters.edge * parameters.gradient_penalty)
     state = np.zeros(grid.shape, dtype=np.float32)
     x = np.zeros(grid.shape, dtype=np.float32)
     right = np.zeros(grid.shape, dtype=np.float32)
@@ -232,7 +233,7 @@ def _solve_elsewhere(
     engine: Engine,
     field: np.ndarray,
     weights: np.ndarray,
-    inside: np.ndarray,
+    shrinkage: Any,
     grid: Grid,
     parameters: TVTFIParameters,
     progress: Progress | None,
@@ -240,8 +241,6 @@ def _solve_elsewhere(
     """:func:`_solve` on arrays of another library, with two real transforms instead of a complex one."""
     mu, shape = parameters.field_penalty, grid.shape
     dipole, from_gradient, from_field = (engine.send(transfer) for transfer in _transfers(grid, parameters))
-    limit = parameters.edge * parameters.gradient_penalty
-    shrinkage = engine.shrinkage(grid, inside.astype(np.float32), RELAXATION, limit)
     data, total = engine.send(weights * field), engine.send(weights + np.float32(mu))
     x, right, predicted, state = (engine.zeros(shape) for _ in range(4))
     for iteration in range(parameters.iterations):

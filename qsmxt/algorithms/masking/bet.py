@@ -58,6 +58,7 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.masking import mesh
 from qsmxt.algorithms.masking.otsu import otsu_threshold
 from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid
+from qsmxt.algorithms.morphology import largest_component
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -216,10 +217,9 @@ def _thickest(signal: np.ndarray, grid: Grid) -> np.ndarray:
     padded = np.pad(signal, 1, mode="edge")
     depth = ndimage.distance_transform_edt(padded, grid.voxel_size)[1:-1, 1:-1, 1:-1]
     for reach in (2 * CORE, CORE, 0.5 * CORE, 0.0):
-        parts, count = ndimage.label(depth > reach)
-        if count:
-            sizes = np.bincount(parts.ravel())[1:]
-            return parts == 1 + int(np.argmax(sizes))
+        thick = depth > reach
+        if thick.any():
+            return largest_component(thick)
     return signal
 
 

@@ -33,8 +33,8 @@ from scipy import ndimage
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.masking.flood import reached
-from qsmxt.algorithms.masking.resolution import block_means, blocks, coarse_grid, interpolate
-from qsmxt.algorithms.masking.trim import BLOCK, local_intensity
+from qsmxt.algorithms.masking.resolution import interpolate
+from qsmxt.algorithms.masking.trim import local_intensity, smoothed_blocks
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -151,12 +151,7 @@ def _deep_intensity(mask: np.ndarray, image: np.ndarray, distance: np.ndarray, g
     weight = (deep if deep.any() else tissue).astype(np.float32)
     count = float(weight.sum(dtype=np.float64))
     mean = float((weight * image).sum(dtype=np.float64)) / count if count else 1.0
-    factors = blocks(grid, BLOCK)
-    widths = [SMOOTHING / v for v in coarse_grid(grid, factors).voxel_size]
-    share, total = (
-        ndimage.gaussian_filter(block_means(v, factors), widths, mode="constant", truncate=4.0)
-        for v in (weight, weight * image)
-    )
+    share, total, factors = smoothed_blocks(weight, image, grid, SMOOTHING, 4.0)
     # Far from all tissue the mean takes over.
     level = (total + np.float32(1e-4 * mean)) / (share + np.float32(1e-4))
     return np.maximum(interpolate(level, factors, grid.shape), np.float32(1e-20))

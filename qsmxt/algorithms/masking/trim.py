@@ -92,13 +92,24 @@ def local_intensity(mask: np.ndarray, image: np.ndarray, grid: Grid, level: floa
     """Smoothed intensity of the voxels of ``mask`` brighter than ``level`` times their median, float32."""
     median = float(np.median(image[mask][:: max(1, int(mask.sum()) // 200_000)]))
     tissue = (mask & (image > level * median)).astype(np.float32)
-    factors = blocks(grid, BLOCK)
-    widths = [SIGMA / v for v in coarse_grid(grid, factors).voxel_size]
-    share, total = (
-        ndimage.gaussian_filter(block_means(v, factors), widths, mode="constant", truncate=6.0)
-        for v in (tissue, tissue * image)
-    )
+    share, total, factors = smoothed_blocks(tissue, image, grid, SIGMA, 6.0)
     return interpolate(total / np.maximum(share, np.float32(1e-8)), factors, grid.shape)
+
+
+def smoothed_blocks(
+    weight: np.ndarray, image: np.ndarray, grid: Grid, sigma: float, truncate: float
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+    """Block means of ``weight`` and of it times ``image``, smoothed by a Gaussian of ``sigma`` (mm); voxels of a block.
+
+    The Gaussian ends at ``truncate`` times ``sigma``, and beyond the edge of the volume is nothing.
+    """
+    factors = blocks(grid, BLOCK)
+    widths = [sigma / v for v in coarse_grid(grid, factors).voxel_size]
+    share, total = (
+        ndimage.gaussian_filter(block_means(v, factors), widths, mode="constant", truncate=truncate)
+        for v in (weight, weight * image)
+    )
+    return share, total, factors
 
 
 def within_margin(dark: np.ndarray, grid: Grid, margin: float) -> np.ndarray:

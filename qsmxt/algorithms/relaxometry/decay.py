@@ -34,7 +34,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
@@ -42,7 +41,7 @@ from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.rows import span
-from qsmxt.algorithms.signal import SAMPLE, noise_level
+from qsmxt.algorithms.signal import SAMPLE, chi_squared_median, noise_level
 from qsmxt.constants import hz_per_ppm
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -163,7 +162,7 @@ class Decay:
         if signal.size == 0:
             return 0.0
         median = float(np.median(misfit.reshape(-1)[signal]))
-        return float(np.sqrt(median / (2 * special.gammaincinv((len(self.times) - 2) / 2, 0.5))))
+        return float(np.sqrt(median / chi_squared_median(len(self.times) - 2)))
 
 
 def attenuation(
