@@ -51,7 +51,7 @@ class AMPPEParameters:
         3e-3, above=0, help="Tikhonov weight of the map from which the first estimates come"
     )
     penalty: float = parameter(
-        2e-3, above=0, help="ADMM penalty of the wavelet split; changes the speed, hardly the map"
+        3e-4, above=0, help="ADMM penalty of the wavelet split; larger ones need more iterations"
     )
 
 

@@ -1,19 +1,23 @@
 r"""Susceptibility mapping in two stages, with and without vessels (QSMART).
 
-1. A local field of the whole mask: spatially dependent filtering subtracts from the total field its mean under a
-   Gaussian that is normalised in the mask and narrower near the rim,
+1. A local field of the whole mask: the harmonic continuation of the boundary values is taken off the total field
+   (:mod:`qsmxt.algorithms.inversion.background`); from the rest :math:`f` spatially dependent filtering subtracts the
+   mean under a Gaussian that is normalised in the mask and narrower near the rim,
 
    .. math:: f_l = f - \frac{G_\sigma * (Mf)}{G_\sigma * M}, \; \sigma(r) = \mathrm{clip}(\rho(r)/3, \sigma_0, \sigma_1)
 
    with :math:`\rho` the distance from the rim (mm). :math:`\chi_1` follows by iLSQR.
 2. Vessels, dark tubes in the magnitude (:mod:`~qsmxt.algorithms.inversion.vesselness`), are cut out of the mask. The
-   Gaussian is narrower, the field of the vessels no longer reaches the tissue; :math:`\chi_2` follows by iLSQR.
+   Gaussian has widths of its own, the field of the vessels is left out; :math:`\chi_2` follows by iLSQR.
 3. The map is :math:`\chi_2` in tissue and :math:`\chi_1`, shifted to the same mean on the seam, in vessels.
 
-:math:`f` is the total field (ppm, ``(x, y, z)``). Without a magnitude only the first stage is done. The high-pass
+Fields are in ppm, ``(x, y, z)``. Without a magnitude only the first stage is done. The high-pass
 filter loses the low frequencies of the map: use it for vessels and fine structures, not for absolute values.
 
-Departures from the paper: the width follows the distance from the rim alone, not its curvature.
+Departures from the paper: the width follows the distance from the rim alone, not its curvature, and the harmonic part
+is subtracted first. A Gaussian narrow enough to remove the background near the rim removes the local field as well;
+with the harmonic part gone it can be wide. On digital heads at 3 T (1.5 mm) and 7 T (1 mm) that took the NRMSE from 67
+to 50 and 49 %; widths of 2 to 10 mm without it leave background (3 T: 168 %).
 
 References
 ----------
@@ -28,7 +32,8 @@ import numpy as np
 from scipy import ndimage
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain, combined, filtered
+from qsmxt.algorithms.domain import Domain, checked_mask, combined, filtered
+from qsmxt.algorithms.inversion.background import without_harmonic
 from qsmxt.algorithms.inversion.ilsqr import ilsqr
 from qsmxt.algorithms.inversion.vesselness import vesselness
 from qsmxt.algorithms.merging.two_pass import TwoPassParameters, two_pass
@@ -38,16 +43,19 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 #: Distance from the rim in units of the width of the Gaussian.
 RATIO = 3.0
 
+#: Distance between the mask and its periodic copy, mm.
+MARGIN = 30.0
+
 
 @dataclass(frozen=True)
 class QSMARTParameters:
     """Parameters of :func:`qsmart`."""
 
     widths: tuple[float, float] = parameter(
-        (0.5, 10.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, whole mask"
+        (10.0, 20.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, whole mask"
     )
     tissue_widths: tuple[float, float] = parameter(
-        (0.5, 6.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, tissue"
+        (10.0, 20.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, tissue"
     )
     vessel_radii: tuple[float, ...] = parameter(
         (0.5, 1.0, 1.5, 2.0, 3.0), unit="mm", above=0, help="radii of vessels that are looked for"
@@ -64,7 +72,10 @@ class QSMARTParameters:
     produces=("chi",),
     parameters=QSMARTParameters,
     references=("yaghmaie2021", "li2015"),
-    sentence="Susceptibility was computed by QSMART: spatially dependent filtering and iLSQR with and without vessels.",
+    sentence=(
+        "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR with and without "
+        "vessels."
+    ),
     cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=12),
 )
 def qsmart(
@@ -77,7 +88,7 @@ def qsmart(
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the total field (ppm) in two stages; see the module."""
-    domain = Domain.around("total_field", total_field, mask, grid, padding=3 * max(parameters.widths))
+    domain, _ = without_harmonic(total_field, checked_mask(mask, grid), grid, MARGIN)
     chi = ilsqr(_high_pass(domain, domain.mask, parameters.widths), domain.mask, domain.grid)
     if progress:
         progress(0.5)
