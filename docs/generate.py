@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt import config
-from qsmxt.algorithms.statistics.quality import METRICS
+from qsmxt.algorithms.statistics.quality_metrics import METRICS
 from qsmxt.cli import cluster, convert, demo, tui
 from qsmxt.cli.arguments import build_parser
 from qsmxt.cli.descriptor import error_codes

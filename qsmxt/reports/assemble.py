@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qsmxt.algorithms.statistics.quality import METRICS
+from qsmxt.algorithms.statistics.quality_metrics import METRICS
 from qsmxt.bids.atomic import write_text
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.registry.catalogue import catalogue

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms.statistics.quality import FEWEST, METRICS, Metric, deep_grey_contrast
+from qsmxt.algorithms.statistics.quality_metrics import FEWEST, METRICS, Metric, deep_grey_contrast
 from qsmxt.bids.atomic import write_json, write_text
 from qsmxt.bids.entities import parse_name
 from qsmxt.reports.interface import HISTOGRAM, QUALITY

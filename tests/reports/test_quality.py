@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from qsmxt.algorithms.statistics.quality import METRICS
+from qsmxt.algorithms.statistics.quality_metrics import METRICS
 from qsmxt.reports.assemble import read_records
 from qsmxt.reports.interface import HISTOGRAM
 from qsmxt.reports.quality import (

@@ -1,7 +1,8 @@
 r"""Quality of a reconstruction in numbers that need no reference image.
 
-Every number is declared in :data:`METRICS` with its meaning, its unit, and the ranges that are usual for the human
-brain at 1.5 to 7 T; outside of it (other organs, phantoms) only comparison within a study makes sense.
+Every number is declared in :mod:`qsmxt.algorithms.statistics.quality_metrics` with its meaning, its unit, and the
+ranges that are usual for the human brain at 1.5 to 7 T; outside of it (other organs, phantoms) only comparison within
+a study makes sense.
 
 Definitions, for voxels :math:`i` of the mask M:
 
@@ -31,7 +32,6 @@ Rousseeuw and Croux 1993 (doi:10.1080/01621459.1993.10476408) on the median devi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from qsmxt.algorithms import fourier, morphology
 from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.kernels import dipole
 from qsmxt.algorithms.runs import Runs
+from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median_within
 from qsmxt.geometry import Grid
 
 #: Ratio of median absolute value to standard deviation of a normal distribution.
@@ -48,122 +49,14 @@ MEDIAN_OF_NORMAL = 0.6744897501960817
 #: Below this absolute value of the dipole kernel a frequency belongs to the cone.
 CONE = 0.1
 
-#: Depth of the rim of a mask, mm.
-RIM = 3.0
-
-#: Susceptibility that healthy tissue does not reach, ppm.
-EXTREME = 0.5
-
 #: Distance from the mask at which the background begins, mm.
 AIR = 20.0
-
-#: Fewest voxels from which a median is taken.
-FEWEST = 50
 
 #: What :func:`measure` looks at.
 NEEDED = (
     "mask", "reliable_mask", "eroded_mask", "csf_mask", "magnitude", "phase_quality", "field_noise", "local_field",
     "chi",
 )  # fmt: skip
-
-GRADES = ("good", "look", "poor", "no range")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a number means.
-
-    Attributes
-    ----------
-    key, title, unit
-        Names in tables and on pages; unit ``"1"`` if it has none.
-    meaning
-        In one sentence.
-    good, fair
-        Bounds, included, between which it is unremarkable, or still usable; ``None`` where there is none.
-    low, high
-        What to do if it lies below or above.
-    """
-
-    key: str
-    title: str
-    unit: str
-    meaning: str
-    good: tuple[float | None, float | None] = (None, None)
-    fair: tuple[float | None, float | None] = (None, None)
-    low: str = ""
-    high: str = ""
-
-    def grade(self, value: float | None) -> str:
-        """``"good"``, ``"look"`` (usable, see why), ``"poor"``, or ``"no range"`` for what has none or is missing."""
-        if value is None or not np.isfinite(value) or self.good == (None, None):
-            return "no range"
-        if _within(value, self.good):
-            return "good"
-        return "look" if _within(value, self.fair) else "poor"
-
-    def advice(self, value: float | None) -> str:
-        """What to do about ``value``; empty if it is good."""
-        if self.grade(value) not in ("look", "poor") or value is None:
-            return ""
-        low = self.good[0]
-        return self.low if low is not None and value < low else self.high
-
-
-def _within(value: float, bounds: tuple[float | None, float | None]) -> bool:
-    low, high = bounds
-    return (low is None or value >= low) and (high is None or value <= high)
-
-
-METRICS: tuple[Metric, ...] = (
-    Metric("snr", "Signal to noise", "1", "median magnitude of the first echo in the mask over its noise",
-           (20, None), (8, None), "Average, use larger voxels, or check the coil; fine structure will be noise."),
-    Metric("phase_coherence", "Phase coherence", "1", "median quality of the phase in the mask (1: no noise)",
-           (0.7, None), (0.5, None), "The phase is noisy or badly combined over coils; look at the phase image."),
-    Metric("field_noise", "Noise of the field", "ppm", "median standard deviation of the total field in the mask",
-           (None, 0.01), (None, 0.03), high="Use more or later echoes, and weight echoes by their noise."),
-    Metric("field_residual", "Field residual", "1", "local field that the susceptibility does not explain, relative",
-           (None, 0.5), (None, 0.8),
-           high="The inversion left much of the field: lower its regularisation, or check the background field."),
-    Metric("unreliable_share", "Unreliable voxels", "1", "share of the mask in which the phase cannot be trusted",
-           (None, 0.1), (None, 0.25), high="Check the phase near air; consider two-pass or shorter echoes."),
-    Metric("streaking", "Streaking index", "1", "power on the dipole's cone relative to that beside it (1: even)",
-           (None, 1.5), (None, 3.0), high="Streaks: raise the regularisation or exclude unreliable voxels."),
-    Metric("extreme_share", "Extreme values", "1", f"share of the mask with susceptibility beyond {EXTREME} ppm",
-           (None, 0.002), (None, 0.01),
-           high="Dots or bleeding: look for voxels of noise in the mask, haemorrhage or calcification."),
-    Metric("rim_ratio", "Rim", "1", f"RMS of susceptibility in the outer {RIM:g} mm of the mask over inside",
-           (None, 2.0), (None, 4.0), high="Background field is left at the border: tighten or erode the mask."),
-    Metric("chi_sd", "Spread of susceptibility", "ppm", "standard deviation in the mask",
-           (0.015, 0.08), (0.008, 0.15), "The map is over-smoothed: lower the regularisation.",
-           "Artefacts dominate the map: look at the field and the mask."),
-    Metric("reference_offset", "Mean of the mask", "ppm", "mean susceptibility of the mask after referencing",
-           (-0.03, 0.03), (-0.08, 0.08), "The reference region lies high: check where it is.",
-           "The reference region lies low: check where it is."),
-    Metric("csf_sd", "Spread in the fluid", "ppm", "standard deviation of susceptibility in ventricular fluid",
-           (None, 0.04), (None, 0.08), high="Streaks or vessels reach the ventricles; the reference is uncertain."),
-    Metric("deep_grey_contrast", "Deep grey contrast", "ppm", "median of the deep grey nuclei less that of the mask",
-           (0.015, 0.12), (0.0, 0.25), "Check the labels, the sign of the phase, and the regularisation.",
-           "Check the labels; strong iron deposition or a wrong field strength would do this."),
-    Metric("mask_volume", "Volume of the mask", "ml", "volume of the region of reconstruction",
-           (900, 1900), (700, 2300), "The mask cuts the brain, or only part of the brain was imaged.",
-           "The mask holds more than the brain."),
-    Metric("mask_pieces", "Pieces of the mask", "1", "connected components of the mask",
-           (1, 1), (1, 5), high="Keep the largest component."),
-    Metric("alignment_similarity", "Alignment", "1",
-           "least informational correlation (0 to 1) of the images that were registered to each other",
-           (0.5, None), (0.35, None), "Look at the outlines of the labels; check the T1-weighted image."),
-    Metric("alignment_overlap", "Overlap with the template", "1",
-           "Dice coefficient of the mask and the brain of the template after registration",
-           (0.8, None), (0.65, None), "Look at the outlines of the labels; check mask and T1-weighted image."),
-    Metric("ghost_ratio", "Ghost", "1", "background at half the field of view from the head over other background",
-           (None, 1.5), (None, 3.0), high="Motion, flow or instability: look at the magnitude outside the head."),
-)  # fmt: skip
-
-
-def metric(key: str) -> Metric:
-    """The entry of :data:`METRICS` called ``key``."""
-    return next(entry for entry in METRICS if entry.key == key)
 
 
 def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = None) -> dict[str, float]:
@@ -195,7 +88,7 @@ def measure(arrays: Mapping[str, Any], grid: Grid, *, phase_axis: int | None = N
         found["unreliable_share"] = unreliable_share(arrays["reliable_mask"], mask)
     for key, name in (("phase_coherence", "phase_quality"), ("field_noise", "field_noise")):
         if arrays.get(name) is not None:
-            found[key] = _median(arrays[name], mask)
+            found[key] = median_within(arrays[name], mask)
     if arrays.get("magnitude") is not None:
         found["snr"] = signal_to_noise(arrays["magnitude"], mask)
     if arrays.get("chi") is not None:
@@ -254,7 +147,7 @@ def _neighbours(volume: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 def signal_to_noise(magnitude: np.ndarray, mask: np.ndarray) -> float | None:
     """Median of ``magnitude`` in ``mask`` over its noise."""
     sigma = noise(magnitude, mask)
-    return _median(magnitude, mask) / sigma if sigma else None
+    return median_within(magnitude, mask) / sigma if sigma else None
 
 
 def unreliable_share(reliable: np.ndarray, mask: np.ndarray) -> float:
@@ -333,13 +226,3 @@ def ghost_ratio(magnitude: np.ndarray, mask: np.ndarray, grid: Grid, axis: int) 
     if min(ghost.size, rest.size) < FEWEST:
         return None
     return float(np.median(ghost) / np.median(rest))
-
-
-def deep_grey_contrast(chi: np.ndarray, nuclei: np.ndarray, mask: np.ndarray) -> float | None:
-    """Median of ``chi`` in the deep grey ``nuclei`` less that in the rest of ``mask``, ppm."""
-    inside, rest = nuclei & mask, mask & ~nuclei
-    return _median(chi, inside) - _median(chi, rest) if inside.any() and rest.any() else None
-
-
-def _median(volume: np.ndarray, mask: np.ndarray) -> float:
-    return float(np.median(np.asarray(volume)[mask]))

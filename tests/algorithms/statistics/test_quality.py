@@ -10,19 +10,17 @@ from qsmxt.algorithms.kernels import dipole
 from qsmxt.algorithms.morphology import erode
 from qsmxt.algorithms.statistics.quality import (
     CONE,
-    METRICS,
     cone_ratio,
-    deep_grey_contrast,
     field_residual,
     ghost_ratio,
     measure,
-    metric,
     noise,
     rim_ratio,
     signal_to_noise,
     streaking,
     unreliable_share,
 )
+from qsmxt.algorithms.statistics.quality_metrics import METRICS, deep_grey_contrast, metric
 from qsmxt.geometry import Grid
 
 GRID = Grid((40, 44, 36), (1.0, 1.0, 1.5))
