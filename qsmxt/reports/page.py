@@ -73,14 +73,13 @@ def document(title: str, body: Iterable[str], digests: Iterable[str] = ()) -> st
         "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
-    return (
+    head = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + f"\n<script>{SCRIPT}</script>\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
     )
+    return "\n".join([head, *(part for part in body if part), f"<script>{SCRIPT}</script>\n</body></html>\n"])
 
 
 def heading(level: int, text: str, anchor: str = "") -> str:
@@ -132,7 +131,7 @@ class Pictures:
         self.out_dir, self.left = out_dir, budget
 
     def source(self, relative: str) -> str:
-        """Value of ``src`` of a file below the dataset's root; empty if there is no such file."""
+        """Value of ``src``, escaped, of a file below the dataset's root; empty if there is no such file."""
         path = self.out_dir / relative
         try:
             content = path.read_bytes()
@@ -140,7 +139,7 @@ class Pictures:
             return ""
         text = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         if len(text) > self.left:
-            return quote(relative)
+            return escape(quote(relative))
         self.left -= len(text)
         return text
 
@@ -150,7 +149,7 @@ class Pictures:
         if not source:
             return ""
         alt = f"{title}; slices in three planes of {subject}"
-        image = f'<img alt="{escape(alt)}" src="{escape(source)}">'
+        image = f'<img alt="{escape(alt)}" src="{source}">'
         return f"<figure>{scrolled(image, title)}<figcaption>{escape(title)}</figcaption></figure>"
 
 

@@ -7,6 +7,7 @@ renews it. It is put once into a page that has something to show, and the page's
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -75,16 +76,19 @@ class Viewers:
 
     def library(self) -> str:
         """The library, if there is a viewer."""
-        if not self.count:
-            return ""
-        about = library_record()
-        licence = f"<!-- {about['name']} {about['version']}, {about['license']}\n"
-        licence += (FOLDER / "niivue.LICENSE").read_text(encoding="utf-8") + "-->\n"
-        return licence + _block(base64.b64encode((FOLDER / "niivue.js.gz").read_bytes()).decode(), id="niivue")
+        return _library() if self.count else ""
 
     def script_digests(self) -> list[str]:
         """SHA-256 (base 64) of the scripts that the viewers need."""
         return [base64.b64encode(bytes.fromhex(library_record()["sha256"])).decode()] if self.count else []
+
+
+@functools.cache
+def _library() -> str:
+    about = library_record()
+    licence = f"<!-- {about['name']} {about['version']}, {about['license']}\n"
+    licence += (FOLDER / "niivue.LICENSE").read_text(encoding="utf-8") + "-->\n"
+    return licence + _block(base64.b64encode((FOLDER / "niivue.js.gz").read_bytes()).decode(), id="niivue")
 
 
 def _block(text: str, **attributes: str) -> str:

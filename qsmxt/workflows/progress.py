@@ -49,6 +49,11 @@ class Progress(AbstractContextManager["Progress"]):
         Expected seconds of every unit of the run, by the name of its workflow.
     clock
         Seconds that only go forward.
+
+    Attributes
+    ----------
+    rest
+        Expected seconds of all that has not ended.
     """
 
     def __init__(self, units: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,13 +61,17 @@ class Progress(AbstractContextManager["Progress"]):
         self.clock = clock
         self.began: float | None = None
         self.worked = 0.0
+        self.rest = sum(units.values())
 
     def __exit__(self, *arguments: Any) -> None:
         """Nothing to put away."""
 
     def expect(self, unit: str, seconds: Mapping[str, float]) -> None:
         """The steps of a unit, with their expected seconds."""
-        self.units[unit].seconds = {name: max(float(value), LEAST) for name, value in seconds.items()}
+        progress = self.units[unit]
+        self.rest -= progress.left
+        progress.seconds = {name: max(float(value), LEAST) for name, value in seconds.items()}
+        self.rest += progress.left
 
     def started(self, unit: str, step: str) -> None:
         """A step begins."""
@@ -76,6 +85,8 @@ class Progress(AbstractContextManager["Progress"]):
         progress, now = self.units[unit], self.clock()
         took = now - progress.running.pop(step, now)
         expected = progress.seconds.get(step, LEAST)
+        if step in progress.seconds and step not in progress.ended:
+            self.rest -= expected
         progress.ended.add(step)
         if took >= DONE_BEFORE * expected:
             self.worked += expected
@@ -86,8 +97,7 @@ class Progress(AbstractContextManager["Progress"]):
         """Seconds until all is done; ``None`` as long as nothing is known."""
         if self.began is None or self.worked == 0:
             return None
-        rest = sum(progress.left for progress in self.units.values())
-        return rest * (self.clock() - self.began) / self.worked
+        return max(self.rest, 0.0) * (self.clock() - self.began) / self.worked
 
     def say(self, unit: str, step: str, failed: bool) -> None:
         """One line for a step that ended."""
@@ -138,9 +148,9 @@ class Bars(Progress):
         if len(progress.ended) == len(progress.seconds):
             self.bars.remove_task(self.tasks.pop(unit))
         wholes = sum(sum(p.seconds.values()) or p.whole for p in self.units.values())
-        rest, left = sum(p.left for p in self.units.values()), self.left()
+        left = self.left()
         about = "" if left is None else f"{duration(left)} left"
-        self.bars.update(self.all, completed=1 - rest / wholes if wholes else 1.0, about=about)
+        self.bars.update(self.all, completed=1 - max(self.rest, 0.0) / wholes if wholes else 1.0, about=about)
 
 
 def make_progress(units: Mapping[str, float]) -> Progress:
