@@ -17,9 +17,10 @@ of that error, are fitted and removed (:mod:`qsmxt.algorithms.background.harmoni
 Parameters
     ``radius``: larger spheres average the rim over more voxels and lose more of it. ``tolerance``: residual of the
     system relative to its right-hand side. ``iterations``: most steps. ``harmonic_degree``: 2 suffices; -1 leaves
-    the fixed point as it is.
+    the fixed point as it is. ``harmonic_depth``: the fit looks at what lies deeper. ``extension``: the local field goes
+    on into the rim (:mod:`qsmxt.algorithms.background.extension`).
 
-Departures from the paper: the solver, and the removal of solid harmonics.
+Departures from the paper: the solver, the removal of solid harmonics, and the rim.
 
 Measured defaults are in the table of :mod:`qsmxt.algorithms.background`.
 
@@ -36,7 +37,8 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background import conjugate_gradients
-from qsmxt.algorithms.background.harmonics import remove_harmonics
+from qsmxt.algorithms.background.extension import extended
+from qsmxt.algorithms.background.harmonics import deep, remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
@@ -56,6 +58,12 @@ class ISMVParameters:
     harmonic_degree: int = parameter(
         2, at_least=-1, at_most=8, help="degree up to which solid harmonics are fitted and removed; -1 for none"
     )
+    harmonic_depth: float = parameter(
+        6.0, unit="mm", at_least=0, help="solid harmonics are fitted to what lies deeper in the mask than this"
+    )
+    extension: bool = parameter(
+        True, help="continue the local field into the rim that the sphere takes off, if most of the mask is left"
+    )
 
 
 @method(
@@ -65,12 +73,12 @@ class ISMVParameters:
     consumes=("total_field", "mask"),
     produces=("local_field", "eroded_mask"),
     parameters=ISMVParameters,
-    references=("wen2014",),
+    references=("wen2014", "topfer2015"),
     sentence=(
         "The background field was removed by the iterative spherical mean value method "
         "(spheres of {radius:g} mm radius)."
     ),
-    cost=Cost(bytes_per_voxel=16, seconds_per_megavoxel=0.12),
+    cost=Cost(bytes_per_voxel=21, seconds_per_megavoxel=0.12),
     linear=True,
 )
 def ismv(
@@ -122,7 +130,11 @@ def ismv(
     local, _ = conjugate_gradients.solve(
         operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
     )
-    return region.finish(remove_harmonics(local, kept, region.grid, parameters.harmonic_degree), kept)
+    fitted = deep(region.mask, kept, region.grid, parameters.harmonic_depth)
+    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree, fitted)
+    if parameters.extension:
+        local, kept = extended(local, kept, region)
+    return region.finish(local, kept)
 
 
 @kernel

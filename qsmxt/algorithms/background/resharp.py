@@ -20,9 +20,10 @@ removal of solid harmonics (:mod:`qsmxt.algorithms.background.harmonics`).
 Parameters
     ``radius``: larger spheres give a more accurate field in a smaller region. ``regularization``: larger values lose
     low frequencies of the local field, smaller ones amplify noise there. ``tolerance``, ``iterations``: of the solver.
-    ``harmonic_degree``: 2 suffices; -1 leaves the minimum as it is.
+    ``harmonic_degree``: 2 suffices; -1 leaves the minimum as it is. ``extension``: the local field goes on into the rim
+    (:mod:`qsmxt.algorithms.background.extension`).
 
-Departures from the paper: the solver, and the removal of solid harmonics.
+Departures from the paper: the solver, the removal of solid harmonics, and the rim.
 
 Measured defaults are in the table of :mod:`qsmxt.algorithms.background`.
 
@@ -39,6 +40,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background import conjugate_gradients
+from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
@@ -53,13 +55,16 @@ class RESHARPParameters:
     """Parameters of :func:`resharp`."""
 
     radius: float = parameter(
-        6.0, unit="mm", above=0, help="radius of the sphere (at least a voxel), by which the mask shrinks"
+        6.5, unit="mm", above=0, help="radius of the sphere (at least a voxel), by which the mask shrinks"
     )
     regularization: float = parameter(1e-4, above=0, help="weight of the norm of the local field; larger is smoother")
     tolerance: float = parameter(3e-3, above=0, below=1, help="relative residual at which iteration ends")
     iterations: int = parameter(100, at_least=1, help="most iterations")
     harmonic_degree: int = parameter(
         2, at_least=-1, at_most=8, help="degree up to which solid harmonics are fitted and removed; -1 for none"
+    )
+    extension: bool = parameter(
+        True, help="continue the local field into the rim that the sphere takes off, if most of the mask is left"
     )
 
 
@@ -70,12 +75,12 @@ class RESHARPParameters:
     consumes=("total_field", "mask"),
     produces=("local_field", "eroded_mask"),
     parameters=RESHARPParameters,
-    references=("sun2014",),
+    references=("sun2014", "topfer2015"),
     sentence=(
         "The background field was removed by RESHARP with spheres of {radius:g} mm radius "
         "(regularisation {regularization:g})."
     ),
-    cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.5),
+    cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.5),
     linear=True,
 )
 def resharp(
@@ -143,7 +148,10 @@ def resharp(
         progress=progress,
     )
     local = filtered(y, mean_free)
-    return region.finish(remove_harmonics(local, kept, region.grid, parameters.harmonic_degree), kept)
+    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
+    if parameters.extension:
+        local, kept = extended(local, kept, region)
+    return region.finish(local, kept)
 
 
 @kernel

@@ -11,11 +11,12 @@ field but for the lowest spatial frequencies (:mod:`qsmxt.algorithms.background.
 Parameters
     ``radius``: larger spheres restore low frequencies better and cost a wider rim.
     ``cutoff``, ``threshold``: limits of the division. ``harmonic_degree``: solid harmonics up to this degree, which the
-    truncation leaves, are removed (:mod:`qsmxt.algorithms.background.harmonics`).
+    truncation leaves, are removed (:mod:`qsmxt.algorithms.background.harmonics`). ``extension``: the local field goes
+    on into the rim (:mod:`qsmxt.algorithms.background.extension`).
 
 Departures from the paper: means by running sums instead of Fourier transforms (the same numbers), a cutoff as a spatial
-frequency, removal of solid harmonics. With ``cutoff=0``, ``threshold=0.05`` and ``harmonic_degree=-1`` it is the
-published method.
+frequency, removal of solid harmonics, the rim. With ``cutoff=0``, ``threshold=0.05``, ``harmonic_degree=-1`` and
+``extension=False`` it is the published method.
 
 Measured defaults are in the table of :mod:`qsmxt.algorithms.background`.
 
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.background.deconvolution import deconvolved
+from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
@@ -50,6 +52,9 @@ class SHARPParameters:
     harmonic_degree: int = parameter(
         4, at_least=-1, at_most=8, help="degree up to which solid harmonics are fitted and removed; -1 for none"
     )
+    extension: bool = parameter(
+        True, help="continue the local field into the rim that the sphere takes off, if most of the mask is left"
+    )
 
 
 @method(
@@ -59,9 +64,9 @@ class SHARPParameters:
     consumes=("total_field", "mask"),
     produces=("local_field", "eroded_mask"),
     parameters=SHARPParameters,
-    references=("schweser2011", "ozbay2017"),
+    references=("schweser2011", "ozbay2017", "topfer2015"),
     sentence=("The background field was removed by SHARP with spheres of {radius:g} mm radius (cutoff {cutoff:g}/mm)."),
-    cost=Cost(bytes_per_voxel=16, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=24, seconds_per_megavoxel=0.05),
     linear=True,
 )
 def sharp(
@@ -110,4 +115,6 @@ def sharp(
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if progress:
         progress(1.0)
+    if parameters.extension:
+        local, kept = extended(local, kept, region)
     return region.finish(local, kept)

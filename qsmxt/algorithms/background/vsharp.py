@@ -38,7 +38,7 @@ import numpy as np
 
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.background.deconvolution import deconvolved
-from qsmxt.algorithms.background.harmonics import remove_harmonics
+from qsmxt.algorithms.background.harmonics import deep, remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.errors import ParameterError
@@ -58,6 +58,9 @@ class VSHARPParameters:
     threshold: float = parameter(0.0, at_least=0, below=1, help="divisors below this are not restored")
     harmonic_degree: int = parameter(
         4, at_least=-1, at_most=8, help="degree up to which solid harmonics are fitted and removed; -1 for none"
+    )
+    harmonic_depth: float = parameter(
+        6.0, unit="mm", at_least=0, help="solid harmonics are fitted to what lies deeper in the mask than this"
     )
 
 
@@ -123,7 +126,8 @@ def vsharp(
     if progress:
         progress(0.6)
     local = deconvolved(g, spheres, parameters.cutoff, parameters.threshold)
-    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
+    fitted = deep(region.mask, kept, region.grid, parameters.harmonic_depth)
+    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree, fitted)
     if progress:
         progress(1.0)
     return region.finish(local, kept)

@@ -10,7 +10,9 @@ from qsmxt.algorithms.background.resharp import RESHARPParameters, resharp
 
 def test_result_minimises_the_functional_of_the_paper(case, plain_mean):
     radius, weight = 4.0, 1e-2
-    parameters = RESHARPParameters(radius=radius, regularization=weight, tolerance=1e-6, harmonic_degree=-1)
+    parameters = RESHARPParameters(
+        radius=radius, regularization=weight, tolerance=1e-6, harmonic_degree=-1, extension=False
+    )
     local, kept = resharp(case.total, case.mask, case.grid, parameters)
     field = np.where(case.mask, case.total - case.total[case.mask].mean(), 0).astype(float)
     shape = case.grid.shape

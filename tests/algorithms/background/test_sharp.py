@@ -31,7 +31,7 @@ def divided(g, radius, threshold, margin):
 
 
 def test_sharp_is_the_plain_formula(case, plain_mean):
-    parameters = SHARPParameters(radius=4.0, cutoff=0.0, threshold=0.05, harmonic_degree=-1)
+    parameters = SHARPParameters(radius=4.0, cutoff=0.0, threshold=0.05, harmonic_degree=-1, extension=False)
     local, kept = sharp(case.total, case.mask, case.grid, parameters)
     expected_kept = scipy.ndimage.binary_erosion(case.mask, ball(4))
     assert np.array_equal(kept, expected_kept)
@@ -99,7 +99,8 @@ def test_a_mask_thinner_than_the_sphere_is_refused(case):
 
 def test_a_mask_that_fills_the_volume_is_eroded_from_its_edge():
     grid = Grid((17, 19, 23))
-    _, kept = sharp(np.zeros(grid.shape, np.float32), np.ones(grid.shape, bool), grid, SHARPParameters(radius=4.0))
+    parameters = SHARPParameters(radius=4.0, extension=False)
+    _, kept = sharp(np.zeros(grid.shape, np.float32), np.ones(grid.shape, bool), grid, parameters)
     expected = np.zeros(grid.shape, bool)
     expected[4:-4, 4:-4, 4:-4] = True
     assert np.array_equal(kept, expected)
