@@ -1,0 +1,120 @@
+"""Awkward input gets the right answer, not only a finite one; and every method does on files what it does on arrays.
+
+The phantom and its arrays are those of :mod:`tests.contracts.test_methods`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsmxt.cli.options import hyphened
+from qsmxt.cli.step import main, parameter_option
+from qsmxt.errors import QSMxTError
+from qsmxt.geometry import Grid
+from qsmxt.registry.artifacts import ARTIFACTS, STACKED
+from qsmxt.registry.catalogue import find
+from qsmxt.registry.methods import Method
+from tests.contracts.test_methods import GRID, MASKED, METHODS, PARAMETERS, arrays, inputs, names, plain, run, same
+
+#: Products of the part of the grid that is in the mask: they know nothing of what is outside.
+REGIONAL = [m for m in METHODS.values() if m.stage in ("background", "inversion", "referencing", "merging", "field")]
+
+
+#: Sources outside the mask are free where the image and the padding of its box reach: at the border they have less room.
+#: Largest difference that this may make, relative to the largest value.
+LESS_ROOM = {"background.tvpdf": 0.1, "inversion.tvtfi": 0.1}
+
+#: Methods that take one value of an array for every file.
+ON_FILES = [m for m in METHODS.values() if "coil_phase" not in m.consumes]
+
+
+def ids(method: Method) -> str:
+    return method.name
+
+
+@pytest.mark.parametrize("method", [m for m in REGIONAL if "mask" in m.consumes], ids=ids)
+def test_values_outside_the_mask_do_not_matter(method: Method):
+    """NaN there gives the bytes that anything else gives."""
+
+    def spoil(name: str, value: np.ndarray) -> np.ndarray:
+        if ARTIFACTS[name].kind in ("volume", *STACKED):
+            value[..., ~arrays()["mask"]] = np.nan
+        return value
+
+    def zero(name: str, value: np.ndarray) -> np.ndarray:
+        if ARTIFACTS[name].kind in ("volume", *STACKED):
+            value[..., ~arrays()["mask"]] = 0
+        return value
+
+    assert same(run(method, inputs(names(method), spoil)), run(method, inputs(names(method), zero)))
+
+
+def _windowed(low: tuple[int, int, int], high: tuple[int, int, int]):
+    """Change that pads every volume with zeros."""
+    margins = tuple(zip(low, high, strict=True))
+    return lambda name, value: np.pad(value, ((0, 0),) * (value.ndim - 3) + margins) if np.ndim(value) >= 3 else value
+
+
+@pytest.mark.parametrize("method", [m for m in REGIONAL if "mask" in m.consumes], ids=ids)
+def test_prime_sizes_and_a_mask_at_the_border_give_what_padding_gives(method: Method):
+    """The mask of the phantom cut out without a margin, sizes 17, 19 and 15, against the same with air around it."""
+    box = tuple(slice(a, b) for a, b in ((2, 19), (1, 20), (1, 16)))
+
+    def cut(name: str, value: np.ndarray) -> np.ndarray:
+        if np.ndim(value) < 3:
+            return value
+        value = value * arrays()["mask"] if name in MASKED and value.dtype != bool else value
+        return np.ascontiguousarray(value[(..., *box)])
+
+    def padded(name: str, value: np.ndarray) -> np.ndarray:
+        return _windowed((5, 3, 4), (2, 6, 3))(name, cut(name, value))
+
+    small = run(method, inputs(names(method), cut), GRID.with_shape((17, 19, 15)))
+    large = run(method, inputs(names(method), padded), GRID.with_shape((24, 28, 22)))
+    inside = inputs(("mask",), cut)["mask"]
+    for name, value in small.items():
+        if name not in MASKED:
+            continue
+        other = large[name][..., 5:22, 3:22, 4:19]
+        limit = LESS_ROOM.get(method.name, 1e-4) * max(float(np.abs(value).max()), 1e-6)
+        assert np.abs(other * 1.0 - value * 1.0)[..., inside].max() <= limit, name
+
+
+@pytest.mark.parametrize("method", ON_FILES, ids=ids)
+def test_files_give_what_arrays_give(method: Method, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """``qsmxt-step`` with every array of the method as a file, parameters from a file, and what it says of the result."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    words = [method.stage, method.key]
+    for name in names(method):
+        value, kind = np.asarray(arrays()[name]), ARTIFACTS[name].kind
+        words.append(f"--{hyphened(name)}")
+        if kind == "acquisition":
+            words += [repr(float(v)) for v in value.ravel()]
+            continue
+        for number, volume in enumerate(value if kind in STACKED else [value]):
+            file = tmp_path / f"{name}{number}.nii.gz"
+            stored = volume.astype({"mask": np.uint8, "labels": np.int16}.get(kind, np.float32))
+            nib.save(nib.Nifti1Image(stored, affine), file)
+            words.append(str(file))
+    (tmp_path / "params.json").write_text(json.dumps(PARAMETERS[method.name]))
+    out = tmp_path / "out" / "first.nii.gz"
+    code = main([*words, "--params", str(tmp_path / "params.json"), "-o", str(out)])
+    assert code == 0, capsys.readouterr().err
+    name = method.produces[0]
+    expected = plain(method.name)[name]
+    if ARTIFACTS[name].kind in STACKED:
+        part = {"components": "component"}.get(ARTIFACTS[name].kind, "echo")
+        out, expected = out.with_name(f"first_{name}_{part}-1.nii.gz"), expected[0]
+    image = nib.load(out)
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
+    assert np.array_equal(image.affine, affine) and image.header.get_xyzt_units()[0] == "mm"
+    sidecar = json.loads(out.with_name(out.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Method"] == method.name
+    assert sidecar["Parameters"].items() >= json.loads(json.dumps(PARAMETERS[method.name])).items()
+    if ARTIFACTS[name].unit == "ppm":
+        assert sidecar["Units"] == "ppm"
