@@ -13,11 +13,8 @@ import numpy as np
 import pytest
 
 from qsmxt.cli.options import hyphened
-from qsmxt.cli.step import main, parameter_option
-from qsmxt.errors import QSMxTError
-from qsmxt.geometry import Grid
+from qsmxt.cli.step import main
 from qsmxt.registry.artifacts import ARTIFACTS, STACKED
-from qsmxt.registry.catalogue import find
 from qsmxt.registry.methods import Method
 from tests.contracts.test_methods import GRID, MASKED, METHODS, PARAMETERS, arrays, inputs, names, plain, run, same
 
@@ -25,8 +22,8 @@ from tests.contracts.test_methods import GRID, MASKED, METHODS, PARAMETERS, arra
 REGIONAL = [m for m in METHODS.values() if m.stage in ("background", "inversion", "referencing", "merging", "field")]
 
 
-#: Sources outside the mask are free where the image and the padding of its box reach: at the border they have less room.
-#: Largest difference that this may make, relative to the largest value.
+#: Sources outside the mask are free where the image and the padding of its box reach: at the border they have less
+#: room. Largest difference that this may make, relative to the largest value.
 LESS_ROOM = {"background.tvpdf": 0.1, "inversion.tvtfi": 0.1}
 
 #: Methods that take one value of an array for every file.
@@ -87,7 +84,7 @@ def test_prime_sizes_and_a_mask_at_the_border_give_what_padding_gives(method: Me
 
 @pytest.mark.parametrize("method", ON_FILES, ids=ids)
 def test_files_give_what_arrays_give(method: Method, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """``qsmxt-step`` with every array of the method as a file, parameters from a file, and what it says of the result."""
+    """``qsmxt-step`` with arrays and parameters of the method in files, and what it says of the result."""
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     words = [method.stage, method.key]
     for name in names(method):
