@@ -3,10 +3,11 @@
 The compiler's tables of types and functions, which every process makes before its first kernel, are made as well.
 """
 
-from numba.core.registry import cpu_target
-
 from qsmxt.lean import STEPS, import_libraries
 
 import_libraries(*STEPS)
+
+from numba.core.registry import cpu_target  # noqa: E402  (only after the steps have chosen the folder of kernels)
+
 cpu_target.typing_context.refresh()
 cpu_target.target_context.refresh()

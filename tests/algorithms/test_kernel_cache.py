@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,14 @@ def test_an_empty_read_only_cache_is_not_used(read_only: Path, tmp_path: Path, m
         path.unlink()
     kernel_cache.choose()
     assert kernel_cache.os.environ.get("NUMBA_CACHE_DIR") != str(read_only)
+
+
+@pytest.mark.parametrize("module", ["qsmxt.workflows.preloaded", "qsmxt.algorithms.compiled"])
+def test_the_compiler_is_imported_after_the_folder_is_chosen(module: str) -> None:
+    """numba reads its settings when it is imported, so what chooses the folder must come first."""
+    look = (
+        f"import {module}, sys; names = list(sys.modules)\n"
+        "print(names.index('qsmxt.algorithms.kernel_cache') < names.index('numba'))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
