@@ -131,7 +131,7 @@ class Pictures:
         self.out_dir, self.left = out_dir, budget
 
     def source(self, relative: str) -> str:
-        """Value of ``src``, escaped, of a file below the dataset's root; empty if there is no such file."""
+        """Value of ``src`` (needs no escape) of a file below the dataset's root; empty if there is no such file."""
         path = self.out_dir / relative
         try:
             content = path.read_bytes()
@@ -139,7 +139,7 @@ class Pictures:
             return ""
         text = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         if len(text) > self.left:
-            return escape(quote(relative))
+            return quote(relative)
         self.left -= len(text)
         return text
 

@@ -18,9 +18,9 @@ from qsmxt.registry.artifacts import ARTIFACTS, STACKED
 from qsmxt.registry.methods import Method
 from tests.contracts.test_methods import GRID, MASKED, METHODS, PARAMETERS, arrays, inputs, names, plain, run, same
 
-#: Products of the part of the grid that is in the mask: they know nothing of what is outside.
-REGIONAL = [m for m in METHODS.values() if m.stage in ("background", "inversion", "referencing", "merging", "field")]
-
+#: Methods whose products are of the part of the grid that is in the mask: they know nothing of what is outside.
+STAGES = ("background", "inversion", "referencing", "merging", "field")
+REGIONAL = [m for m in METHODS.values() if m.stage in STAGES and "mask" in m.consumes]
 
 #: Sources outside the mask are free where the image and the padding of its box reach: at the border they have less
 #: room. Largest difference that this may make, relative to the largest value.
@@ -34,30 +34,22 @@ def ids(method: Method) -> str:
     return method.name
 
 
-@pytest.mark.parametrize("method", [m for m in REGIONAL if "mask" in m.consumes], ids=ids)
+@pytest.mark.parametrize("method", REGIONAL, ids=ids)
 def test_values_outside_the_mask_do_not_matter(method: Method):
     """NaN there gives the bytes that anything else gives."""
 
-    def spoil(name: str, value: np.ndarray) -> np.ndarray:
-        if ARTIFACTS[name].kind in ("volume", *STACKED):
-            value[..., ~arrays()["mask"]] = np.nan
-        return value
+    def with_outside(number: float):
+        def filled(name: str, value: np.ndarray) -> np.ndarray:
+            if ARTIFACTS[name].kind in ("volume", *STACKED):
+                value[..., ~arrays()["mask"]] = number
+            return value
 
-    def zero(name: str, value: np.ndarray) -> np.ndarray:
-        if ARTIFACTS[name].kind in ("volume", *STACKED):
-            value[..., ~arrays()["mask"]] = 0
-        return value
+        return run(method, inputs(names(method), filled))
 
-    assert same(run(method, inputs(names(method), spoil)), run(method, inputs(names(method), zero)))
+    assert same(with_outside(np.nan), with_outside(0.0))
 
 
-def _windowed(low: tuple[int, int, int], high: tuple[int, int, int]):
-    """Change that pads every volume with zeros."""
-    margins = tuple(zip(low, high, strict=True))
-    return lambda name, value: np.pad(value, ((0, 0),) * (value.ndim - 3) + margins) if np.ndim(value) >= 3 else value
-
-
-@pytest.mark.parametrize("method", [m for m in REGIONAL if "mask" in m.consumes], ids=ids)
+@pytest.mark.parametrize("method", REGIONAL, ids=ids)
 def test_prime_sizes_and_a_mask_at_the_border_give_what_padding_gives(method: Method):
     """The mask of the phantom cut out without a margin, sizes 17, 19 and 15, against the same with air around it."""
     box = tuple(slice(a, b) for a, b in ((2, 19), (1, 20), (1, 16)))
@@ -69,7 +61,9 @@ def test_prime_sizes_and_a_mask_at_the_border_give_what_padding_gives(method: Me
         return np.ascontiguousarray(value[(..., *box)])
 
     def padded(name: str, value: np.ndarray) -> np.ndarray:
-        return _windowed((5, 3, 4), (2, 6, 3))(name, cut(name, value))
+        value = cut(name, value)
+        margins = ((0, 0),) * (np.ndim(value) - 3) + ((5, 2), (3, 6), (4, 3))
+        return np.pad(value, margins) if np.ndim(value) >= 3 else value
 
     small = run(method, inputs(names(method), cut), GRID.with_shape((17, 19, 15)))
     large = run(method, inputs(names(method), padded), GRID.with_shape((24, 28, 22)))

@@ -32,9 +32,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qsmxt.algorithms.background import multigrid
 from qsmxt.algorithms.background.harmonics import holds, remove_harmonics
-from qsmxt.algorithms.background.lbv import without_boundary
+from qsmxt.algorithms.background.lbv import boundary_solution, without_boundary
 from qsmxt.algorithms.background.region import Region
 
 #: Relative residual of the boundary value solution; two or three steps reach it.
@@ -70,11 +69,7 @@ def extended(local: np.ndarray, kept: np.ndarray, region: Region) -> tuple[np.nd
     """
     if not holds(kept, region.mask):
         return local, kept
-    interior = without_boundary(region.mask)
-    size = region.grid.voxel_size
-    source = multigrid.negative_laplacian(region.field, interior, size)
-    found, _ = multigrid.solve(source, interior, size, tolerance=TOLERANCE, iterations=ITERATIONS)
-    del source, interior
+    found = boundary_solution(region, without_boundary(region.mask), TOLERANCE, ITERATIONS)
     np.subtract(found, local, out=found, where=kept)
     found = remove_harmonics(found, region.mask, region.grid, DEGREE, kept)
     np.copyto(found, local, where=kept)

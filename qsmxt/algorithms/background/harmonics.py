@@ -91,6 +91,14 @@ def remove_harmonics(
     return out
 
 
+def remove_deep_harmonics(
+    field: np.ndarray, kept: np.ndarray, mask: np.ndarray, grid: Grid, degree: int, depth: float
+) -> np.ndarray:
+    """:func:`remove_harmonics` over ``kept``, fitted to the part of it that lies :func:`deep` in ``mask``."""
+    fitted = kept if degree < 0 else deep(mask, kept, grid, depth)
+    return remove_harmonics(field, kept, grid, degree, fitted)
+
+
 def deep(mask: np.ndarray, kept: np.ndarray, grid: Grid, depth: float) -> np.ndarray:
     """The part of ``kept`` that lies more than ``depth`` mm inside ``mask``, or all of it: :func:`holds`."""
     if depth <= 0:

@@ -38,7 +38,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.extension import extended
-from qsmxt.algorithms.background.harmonics import deep, remove_harmonics
+from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
@@ -130,8 +130,8 @@ def ismv(
     local, _ = conjugate_gradients.solve(
         operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
     )
-    fitted = deep(region.mask, kept, region.grid, parameters.harmonic_depth)
-    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree, fitted)
+    degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
+    local = remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth)
     if parameters.extension:
         local, kept = extended(local, kept, region)
     return region.finish(local, kept)

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.background import multigrid
-from qsmxt.algorithms.background.harmonics import deep, remove_harmonics
+from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import EMPTY_INTERIOR, Region
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -107,14 +107,19 @@ def lbv(
     kept = without_boundary(region.interior(parameters.peel))
     if not kept.any():
         raise InputError(EMPTY_INTERIOR)
+    local = boundary_solution(region, kept, parameters.tolerance, parameters.iterations, progress)
+    degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
+    return region.finish(remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth), kept)
+
+
+def boundary_solution(
+    region: Region, interior: np.ndarray, tolerance: float, iterations: int, progress: Progress | None = None
+) -> np.ndarray:
+    """Local field (ppm) on the box of ``region``: with the Laplacian of the total field in ``interior``, zero elsewhere."""
     size = region.grid.voxel_size
-    source = multigrid.negative_laplacian(region.field, kept, size)
-    local, _ = multigrid.solve(
-        source, kept, size, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
-    )
-    fitted = deep(region.mask, kept, region.grid, parameters.harmonic_depth)
-    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree, fitted)
-    return region.finish(local, kept)
+    source = multigrid.negative_laplacian(region.field, interior, size)
+    local, _ = multigrid.solve(source, interior, size, tolerance=tolerance, iterations=iterations, progress=progress)
+    return local
 
 
 def without_boundary(mask: np.ndarray) -> np.ndarray:

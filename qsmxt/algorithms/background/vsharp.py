@@ -38,7 +38,7 @@ import numpy as np
 
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.background.deconvolution import deconvolved
-from qsmxt.algorithms.background.harmonics import deep, remove_harmonics
+from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.errors import ParameterError
@@ -126,8 +126,8 @@ def vsharp(
     if progress:
         progress(0.6)
     local = deconvolved(g, spheres, parameters.cutoff, parameters.threshold)
-    fitted = deep(region.mask, kept, region.grid, parameters.harmonic_depth)
-    local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree, fitted)
+    degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
+    local = remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth)
     if progress:
         progress(1.0)
     return region.finish(local, kept)

@@ -18,8 +18,6 @@ EXTREME = 0.5
 #: Fewest voxels from which a median is taken.
 FEWEST = 50
 
-GRADES = ("good", "look", "poor", "no range")
-
 
 @dataclass(frozen=True)
 class Metric:
