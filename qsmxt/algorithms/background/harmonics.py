@@ -103,7 +103,7 @@ def deep(mask: np.ndarray, kept: np.ndarray, grid: Grid, depth: float) -> np.nda
     """The part of ``kept`` that lies more than ``depth`` mm inside ``mask``, or all of it: :func:`holds`."""
     if depth <= 0:
         return kept
-    inner = kept & (morphology.distance(mask, grid, depth + max(grid.voxel_size)) > np.float32(depth))
+    inner = kept & morphology.erode(mask, grid, depth)
     return inner if holds(inner, mask) else kept
 
 

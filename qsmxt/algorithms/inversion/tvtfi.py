@@ -45,7 +45,7 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: The start: boundary values, then solid harmonics up to degree 4. At 1.5 mm the NRMSE five voxels inside a digital
 #: head fell from 35.6 without harmonics to 33.2 % with degree 4; more changed nothing.
-START = LBVParameters(tolerance=1e-4, harmonic_degree=4)
+START = LBVParameters(tolerance=1e-4, harmonic_degree=4, harmonic_depth=0.0)
 
 #: Power of ``fit_quality`` in the data weights. When all echoes still counted in full, NRMSE five voxels inside digital
 #: heads (3 T; 7 T; 1 x 1 x 3 mm; 7 T at 1 mm) with power 0: 41.3, 34.8, 58.4, 30.3 %; 2: 31.6, 34.8, 47.5, 29.4; 3:
