@@ -43,16 +43,18 @@ class Crop:
         mask
             Bool volume; must not be empty.
         margin
-            Length by which the box is wider than the mask on every side, mm, as far as there are data.
+            Length by which the box is wider than the mask on every side, mm, as far as there are data; what the volume
+            lacks of it is added as zeros, so that the grid is as large as for a mask far from the border.
         padding
             Least length of zeros between the mask and its periodic copy, mm.
         """
-        start, stop = bounding_box(mask)
+        tight = start, stop = bounding_box(mask)
         widen = [int(np.ceil(margin / v)) for v in grid.voxel_size]
         start = tuple(max(0, a - w) for a, w in zip(start, widen, strict=True))  # type: ignore[assignment]
         stop = tuple(min(n, b + w) for n, b, w in zip(grid.shape, stop, widen, strict=True))  # type: ignore[assignment]
         size = tuple(b - a for a, b in zip(start, stop, strict=True))
-        gap = tuple(int(np.ceil(padding / v)) for v in grid.voxel_size)
+        lacking = [b - a + 2 * w - n for a, b, w, n in zip(*tight, widen, size, strict=True)]
+        gap = tuple(int(np.ceil(padding / v)) + n for v, n in zip(grid.voxel_size, lacking, strict=True))
         shape = fourier.fast_shape(size, gap)  # type: ignore[arg-type]
         before = tuple((n - s) // 2 for n, s in zip(shape, size, strict=True))
         return cls(grid, start, stop, before, grid.with_shape(shape))  # type: ignore[arg-type]

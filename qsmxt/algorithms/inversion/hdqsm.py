@@ -69,7 +69,7 @@ class HDQSMParameters:
     parameters=HDQSMParameters,
     references=("lambert2022",),
     sentence="Susceptibility was computed by HD-QSM (weight {weight}).",
-    cost=Cost(bytes_per_voxel=90, seconds_per_megavoxel=3),
+    cost=Cost(bytes_per_voxel=55, seconds_per_megavoxel=3),
 )
 def hdqsm(
     local_field: np.ndarray,

@@ -67,7 +67,7 @@ class ILSQRParameters:
     parameters=ILSQRParameters,
     references=("li2015", "fong2011"),
     sentence="Susceptibility was computed by iterative LSQR ({iterations} and {streak_iterations} iterations).",
-    cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=4),
+    cost=Cost(bytes_per_voxel=69, seconds_per_megavoxel=4),
 )
 def ilsqr(
     local_field: np.ndarray,

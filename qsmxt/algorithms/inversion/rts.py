@@ -69,7 +69,7 @@ class RTSParameters:
         "Susceptibility was computed by rapid two-step inversion (threshold {threshold:g}, {first_iterations} LSMR "
         "iterations)."
     ),
-    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=0.8),
+    cost=Cost(bytes_per_voxel=42, seconds_per_megavoxel=0.8),
 )
 def rts(
     local_field: np.ndarray,

@@ -60,7 +60,7 @@ class STARParameters:
     parameters=STARParameters,
     references=("wei2015",),
     sentence="Susceptibility was computed by STAR-QSM (weights {strong_weight:g} and {weight:g}).",
-    cost=Cost(bytes_per_voxel=90, seconds_per_megavoxel=9),
+    cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=9),
 )
 def star(
     local_field: np.ndarray,

@@ -62,7 +62,7 @@ class TGVPhaseParameters(TGVParameters):
         "Susceptibility was computed in one step from the wrapped phase with total generalised variation (weight "
         "{weight:g}, curvature {curvature:g} mm)."
     ),
-    cost=Cost(bytes_per_voxel=200, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=12),
 )
 def tgv_phase(
     wrapped_phase: np.ndarray,

@@ -64,7 +64,7 @@ class TVParameters:
         "Susceptibility was computed with total-variation regularisation (weight {weight}) by the alternating "
         "direction method of multipliers."
     ),
-    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=1.5),
+    cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=1.5),
 )
 def tv(
     local_field: np.ndarray,

@@ -40,7 +40,7 @@ class EchoMeanParameters:
     parameters=EchoMeanParameters,
     references=("stewart2022",),
     sentence="The susceptibility maps of the echoes were averaged ({weighting} weights).",
-    cost=Cost(bytes_per_voxel=24, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=14, seconds_per_megavoxel=0.1),
 )
 def echo_mean(
     echo_chi: np.ndarray,

@@ -68,7 +68,7 @@ class TwoPassParameters:
         "Streaks from unreliable voxels were reduced by a second reconstruction without them, which replaced the first "
         "within {reach:g} mm around them (0: everywhere)."
     ),
-    cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.1),
 )
 def two_pass(
     reliable_chi: np.ndarray,

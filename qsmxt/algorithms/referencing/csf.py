@@ -41,7 +41,7 @@ class CSFParameters:
     parameters=CSFParameters,
     references=("straub2017",),
     sentence="Susceptibility is given relative to the trimmed mean of the cerebrospinal fluid of the ventricles.",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=9, seconds_per_megavoxel=0.05),
 )
 def csf(
     chi: np.ndarray,

@@ -39,7 +39,7 @@ class MeanParameters:
     parameters=MeanParameters,
     references=("qsmconsensus2024",),
     sentence="Susceptibility is given relative to the trimmed mean of the whole mask.",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=10, seconds_per_megavoxel=0.05),
 )
 def mean(
     chi: np.ndarray,

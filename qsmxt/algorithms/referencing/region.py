@@ -42,7 +42,7 @@ class RegionParameters:
     parameters=RegionParameters,
     references=("straub2017",),
     sentence="Susceptibility is given relative to the trimmed mean of the regions with labels {labels}.",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=9, seconds_per_megavoxel=0.05),
 )
 def region(
     chi: np.ndarray,
