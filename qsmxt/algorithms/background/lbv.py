@@ -115,7 +115,7 @@ def lbv(
 def boundary_solution(
     region: Region, interior: np.ndarray, tolerance: float, iterations: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Local field (ppm) on the box of ``region``, zero out of ``interior``; there its Laplacian is the total field's."""
+    """Local field (ppm) on the box of ``region``, 0 out of ``interior``: there its Laplacian is the total field's."""
     size = region.grid.voxel_size
     source = multigrid.negative_laplacian(region.field, interior, size)
     local, _ = multigrid.solve(source, interior, size, tolerance=tolerance, iterations=iterations, progress=progress)
