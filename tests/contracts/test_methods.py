@@ -2,141 +2,35 @@
 
 A check that does not apply to a method is listed in ``EXEMPT`` with the reason, never skipped silently. New methods are
 tested as soon as they are in a roster; if one consumes an array that the phantom cannot make,
-``test_the_phantom_can_make_every_array`` fails.
-
-The phantom: spheres in an ellipsoid, 2 mm voxels. Its arrays belong together: the field is that of the susceptibility
-plus a background from outside, the phase is that of the field, the magnitude decays with the rate.
+``test_the_phantom_can_make_every_array`` fails. The phantom is that of the examples, :mod:`qsmxt.phantom.example`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
 import pytest
 
-from qsmxt.algorithms import fourier, kernels, parallel
-from qsmxt.constants import rad_per_ppm
+from qsmxt.algorithms import parallel
 from qsmxt.errors import InputError, QSMxTError
 from qsmxt.geometry import Grid
+from qsmxt.phantom import example
 from qsmxt.registry.artifacts import ARTIFACTS, STACKED
 from qsmxt.registry.methods import Method, all_methods
 
 #: Methods with weights of the user are tested with a network of a few nodes in ``inversion/test_network.py``.
 METHODS = {name: m for name, m in all_methods().items() if m.extra is None}
 
-SHAPE = (20, 22, 18)
-GRID = Grid(SHAPE, (2.0, 2.0, 2.0))
+GRID, SHAPE = example.GRID, example.GRID.shape
 #: Anisotropic voxels of the same extent about, oblique field.
 OBLIQUE = Grid(SHAPE, (2.0, 1.8, 2.4), (0.2, -0.4, 0.9))
-#: Equal spacing, the first a multiple of it, as ASPIRE needs.
-ECHO_TIMES = np.array([0.005, 0.010, 0.015])
-SPIN_ECHO_TIMES = np.array([0.01, 0.02, 0.03, 0.04])
-FIELD_STRENGTH = 3.0
-COILS = 3
-#: B0 in six orientations of the head.
-DIRECTIONS = ((0, 0, 1), (0, 0.6, 0.8), (0.6, 0, 0.8), (0, -0.6, 0.8), (-0.6, 0, 0.8), (0.6, 0.8, 0))
 
 
-def _coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = (np.arange(n) - (n - 1) / 2 for n in SHAPE)
-    return x[:, None, None], y[None, :, None], z[None, None, :]
-
-
-def _ball(centre: tuple[float, float, float], radius: float) -> np.ndarray:
-    x, y, z = _coordinates()
-    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 <= radius**2
-
-
-@cache
-def arrays() -> dict[str, np.ndarray]:
+def arrays() -> Mapping[str, np.ndarray]:
     """Every artifact by name."""
-    x, y, z = _coordinates()
-    rng = np.random.default_rng(0)
-    mask = (x / 8.5) ** 2 + (y / 9.5) ** 2 + (z / 7.5) ** 2 <= 1
-    chi = np.zeros(SHAPE, dtype=np.float32)
-    for centre, radius, value in (((-3, 2, 0), 2.2, 0.15), ((3, -2, 1), 2.6, -0.1), ((1, 4, -2), 1.8, 0.08)):
-        chi[_ball(centre, radius)] = value
-    chi *= mask
-    wide = GRID.with_shape(tuple(2 * n for n in SHAPE))
-    padded = np.zeros(wide.shape, dtype=np.float32)
-    padded[: SHAPE[0], : SHAPE[1], : SHAPE[2]] = chi
-    field = fourier.filtered(padded, kernels.dipole(wide, "greens"))[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
-    turned = [dataclasses.replace(wide, b0_direction=tuple(b)) for b in DIRECTIONS]
-    oriented = [fourier.filtered(padded, kernels.dipole(g, "greens")) for g in turned]
-    oriented = [f[: SHAPE[0], : SHAPE[1], : SHAPE[2]] * mask for f in oriented]
-    background = 0.004 * x - 0.003 * z + 0.0004 * (x * x - y * y) + 0.0002 * y * z
-    local = (field * mask).astype(np.float32)
-    total = ((field + background) * mask).astype(np.float32)
-    r2star = np.where(mask, 20 + 100 * np.abs(chi), 40).astype(np.float32)
-    s0 = np.where(mask, 1 + 0.1 * np.sin(0.3 * x + 0.2 * y), 0.05).astype(np.float32)
-    times = ECHO_TIMES[:, None, None, None]
-    magnitude = (s0 * np.exp(-r2star * times)).astype(np.float32)
-    noise = 0.01
-    complete = field + background
-    offset_free = np.stack([rad_per_ppm(FIELD_STRENGTH, t) * complete for t in ECHO_TIMES])
-    offset = (0.4 + 0.02 * x - 0.01 * y + 0 * z).astype(np.float32)
-    signal = magnitude * np.exp(1j * (offset_free + offset))
-    signal += noise * (rng.normal(size=signal.shape) + 1j * rng.normal(size=signal.shape))
-    coils = np.stack([(1 + 0.2 * k + 0.03 * (x + k * y)) * np.exp(1j * (0.5 * k + 0.05 * z * k)) for k in range(COILS)])
-    uncombined = coils[:, None] * signal[None]
-    reliable = mask & ~_ball((3, -2, 1), 1.5)
-    filled_chi = (chi + 0.002 * x * mask).astype(np.float32)
-    labels = np.zeros(SHAPE, dtype=np.int32)
-    labels[_ball((-3, 2, 0), 2.2)] = 1
-    labels[_ball((3, -2, 1), 2.6)] = 2
-    labels *= mask
-    quality = np.where(mask, 0.9, 0.2) + 0.05 * rng.normal(size=SHAPE)
-    out = {
-        "wrapped_phase": np.angle(signal),
-        "magnitude": np.abs(signal),
-        "coil_phase": np.angle(uncombined),
-        "coil_magnitude": np.abs(uncombined),
-        "combined_magnitude": np.sqrt((np.abs(signal) ** 2).sum(0)),
-        "mask_input": np.sqrt((np.abs(signal) ** 2).sum(0)),
-        "homogeneous_magnitude": np.sqrt((np.abs(signal) ** 2).sum(0)),
-        "phase_offset": offset,
-        "offset_free_phase": np.angle(np.exp(1j * offset_free)),
-        "unwrapped_phase": offset_free * mask,
-        "phase_quality": np.clip(quality, 0, 1),
-        "fit_quality": np.clip(quality, 0, 1),
-        "total_field": total,
-        "field_noise": np.where(mask, 0.002 / s0, 0),
-        "local_field": local,
-        "chi": chi,
-        "reliable_chi": chi * reliable,
-        "filled_chi": filled_chi,
-        "echo_chi": np.stack([chi, chi * 1.02, chi * 0.97]),
-        "r2star": r2star * mask,
-        "r2star_noise": 0.5 * mask,
-        "t2star": mask / r2star,
-        "t2star_noise": 0.5 * mask / r2star**2,
-        "s0": s0,
-        "r2": np.where(mask, 12.0, 0.0),
-        "r2prime": (r2star - 12) * mask,
-        "swi": s0 * mask,
-        "minimum_intensity_projection": s0 * mask,
-        "chi_paramagnetic": np.maximum(chi, 0),
-        "chi_diamagnetic": np.minimum(chi, 0),
-        "oriented_fields": np.stack(oriented),
-        "oriented_noise": np.stack([np.where(mask, 0.002 / s0, 0)] * len(oriented)),
-        "spin_echo_magnitude": s0 * np.exp(-np.where(mask, 12.0, 20.0) * SPIN_ECHO_TIMES[:, None, None, None]),
-    }
-    result = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
-    result |= {
-        "mask": mask,
-        "reliable_mask": reliable,
-        "eroded_mask": mask & ((x / 7) ** 2 + (y / 8) ** 2 + (z / 6) ** 2 <= 1),
-        "csf_mask": _ball((0, -5, -2), 1.6) & mask,
-        "labels": labels,
-        "echo_times": ECHO_TIMES,
-        "spin_echo_times": SPIN_ECHO_TIMES,
-        "b0_directions": np.array(DIRECTIONS, dtype=np.float64),
-        "field_strength": np.float64(FIELD_STRENGTH),
-    }
-    return result
+    return example.phantom().arrays
 
 
 def inputs(names: tuple[str, ...], change: Callable[[str, np.ndarray], np.ndarray] | None = None) -> dict:
@@ -218,7 +112,7 @@ def test_every_stage_has_its_methods():
 
 def test_the_phantom_can_make_every_array():
     wanted = {name for m in METHODS.values() for name in (*m.consumes, *m.optional)}
-    assert wanted <= set(arrays()), f"add to arrays(): {sorted(wanted - set(arrays()))}"
+    assert wanted <= set(arrays()), f"add to qsmxt.phantom.example: {sorted(wanted - set(arrays()))}"
 
 
 def test_exemptions_name_what_exists():
