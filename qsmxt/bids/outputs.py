@@ -213,6 +213,22 @@ def sidecar(
     return plain({key: value for key, value in values.items() if value not in ("", [], {})})
 
 
+def susceptibility_reference(method: Any, parameters: Mapping[str, Any], offset: float) -> dict[str, Any]:
+    """Entry of the sidecar of a susceptibility map that says what it is relative to.
+
+    Parameters
+    ----------
+    method
+        The method of referencing (:class:`qsmxt.registry.methods.Method`).
+    parameters
+        Its parameters.
+    offset
+        Mean of the region before, which was subtracted, ppm.
+    """
+    stated = {"Method": method.key, "Region": method.title, "Offset": float(offset), "Units": "ppm"}
+    return {"SusceptibilityReference": {**stated, **({"Parameters": plain(parameters)} if parameters else {})}}
+
+
 def sources(unit: ProcessingUnit, bids_dir: str | Path) -> list[str]:
     """BIDS URIs of the images of ``unit``."""
     return [bids_uri(path, bids_dir) for path in unit.files()]

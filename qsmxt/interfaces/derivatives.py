@@ -65,7 +65,11 @@ class WriteDerivatives(Interface):
                 method_records=[describe(step) for step in steps],
                 parameters=parameters_by_method(steps),
                 version=self.inputs.version,
-                extra={**state.corrections, **({"GeneratedBy": made_by[name]} if name in made_by else {})},
+                extra={
+                    **state.corrections,
+                    **({"GeneratedBy": made_by[name]} if name in made_by else {}),
+                    **(reference(state) if name == "chi" else {}),
+                },
             )
             save_volume(
                 path, state.load(name), np.array(state.affine), unit_label=ARTIFACTS[name].unit, sidecar=metadata
@@ -93,6 +97,17 @@ def make_record(unit: Any, state: State, files: dict[str, str], version: str) ->
         "notes": state.notes,
         "statistics": state.statistics,
     }
+
+
+def reference(state: State) -> dict[str, Any]:
+    """What the susceptibility map is relative to, for its sidecar."""
+    from qsmxt.bids.outputs import susceptibility_reference
+    from qsmxt.registry.catalogue import find
+
+    for step in state.steps:
+        if step["method"].startswith("referencing."):
+            return susceptibility_reference(describe(step), step["parameters"], state.load("reference_offset"))
+    return susceptibility_reference(find("referencing", "none"), {}, 0.0)
 
 
 def history(artifact: str, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:

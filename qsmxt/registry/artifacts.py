@@ -24,7 +24,7 @@ class Artifact:
     kind
         ``"volume"`` (x, y, z), ``"echoes"`` (echo, x, y, z), ``"spin_echoes"`` (echo, x, y, z) of another scan,
         ``"orientations"`` (orientation, x, y, z), ``"components"`` (component, x, y, z), ``"mask"`` (bool volume),
-        ``"labels"`` (integer volume) or ``"acquisition"`` (numbers that belong to the acquisition, not an image).
+        ``"labels"`` (integer volume) or ``"acquisition"`` (numbers, not an image).
     suffix
         BIDS suffix of the saved map, or ``None`` if it is never saved under its own suffix.
     desc
@@ -78,6 +78,7 @@ ARTIFACTS: dict[str, Artifact] = _table(
     ),
     Artifact("eroded_mask", "1", "part of the mask in which the local field is defined", "mask"),
     Artifact("chi", "ppm", "magnetic susceptibility", suffix="Chimap"),
+    Artifact("reference_offset", "ppm", "susceptibility that referencing subtracts", "acquisition"),
     Artifact("reliable_chi", "ppm", "susceptibility reconstructed from the reliable mask alone"),
     Artifact("filled_chi", "ppm", "susceptibility reconstructed from the mask without holes"),
     Artifact("echo_chi", "ppm", "susceptibility of every echo", "echoes"),

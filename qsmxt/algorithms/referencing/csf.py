@@ -37,7 +37,7 @@ class CSFParameters:
     key="csf",
     title="Cerebrospinal fluid",
     consumes=("chi", "mask", "csf_mask"),
-    produces=("chi",),
+    produces=("chi", "reference_offset"),
     parameters=CSFParameters,
     references=("straub2017",),
     sentence="Susceptibility is given relative to the trimmed mean of the cerebrospinal fluid of the ventricles.",
@@ -51,8 +51,8 @@ def csf(
     parameters: CSFParameters = CSFParameters(),
     *,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """``chi`` (ppm) less its trimmed mean in the CSF inside the mask; zero outside."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` (ppm) less its trimmed mean in the CSF inside the mask, zero outside; and that mean."""
     chi, mask = checked_chi(chi, mask, grid)
     region = checked_mask(csf_mask, grid, "csf_mask") & mask
     return subtract(chi, mask, offset_of(chi, region, percentiles=parameters.percentiles, name="csf_mask"))

@@ -35,7 +35,7 @@ class MeanParameters:
     key="mean",
     title="Mean of the mask",
     consumes=("chi", "mask"),
-    produces=("chi",),
+    produces=("chi", "reference_offset"),
     parameters=MeanParameters,
     references=("qsmconsensus2024",),
     sentence="Susceptibility is given relative to the trimmed mean of the whole mask.",
@@ -48,12 +48,13 @@ def mean(
     parameters: MeanParameters = MeanParameters(),
     *,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """``chi`` (ppm) less its trimmed mean in the mask; zero outside.
+) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` (ppm) less its trimmed mean in the mask, zero outside; and that mean.
 
     >>> grid = Grid((1, 1, 3))
-    >>> mean(np.array([[[1.0, 2.0, 3.0]]]), np.ones(grid.shape, bool), grid, MeanParameters((0, 100))).ravel().tolist()
-    [-1.0, 0.0, 1.0]
+    >>> chi, offset = mean(np.array([[[1.0, 2.0, 3.0]]]), np.ones(grid.shape, bool), grid, MeanParameters((0, 100)))
+    >>> chi.ravel().tolist(), float(offset)
+    ([-1.0, 0.0, 1.0], 2.0)
     """
     chi, mask = checked_chi(chi, mask, grid)
     return subtract(chi, mask, offset_of(chi, mask, percentiles=parameters.percentiles))

@@ -26,7 +26,7 @@ class NoneParameters:
     key="none",
     title="No reference",
     consumes=("chi", "mask"),
-    produces=("chi",),
+    produces=("chi", "reference_offset"),
     parameters=NoneParameters,
     sentence="Susceptibility was not referenced to a region.",
     cost=Cost(bytes_per_voxel=8, seconds_per_megavoxel=0.02),
@@ -39,7 +39,7 @@ def none(
     parameters: NoneParameters = NoneParameters(),
     *,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """``chi`` (ppm) in the mask, zero outside."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` (ppm) in the mask, zero outside; and the offset 0."""
     chi, mask = checked_chi(chi, mask, grid)
-    return np.where(mask, chi, 0).astype(np.float32)
+    return np.where(mask, chi, 0).astype(np.float32), np.zeros((), dtype=np.float32)

@@ -71,6 +71,6 @@ def checked_chi(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> tuple[np.ndarr
     return chi, mask
 
 
-def subtract(chi: np.ndarray, mask: np.ndarray, offset: Offset) -> np.ndarray:
-    """``chi`` less the offset in the mask, zero outside, float32."""
-    return np.where(mask, chi - offset.mean, 0).astype(np.float32)
+def subtract(chi: np.ndarray, mask: np.ndarray, offset: Offset) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` less the offset in the mask, zero outside, float32; and what was subtracted, an array of one number."""
+    return np.where(mask, chi - offset.mean, 0).astype(np.float32), np.array(offset.mean, dtype=np.float32)

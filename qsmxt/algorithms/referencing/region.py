@@ -38,7 +38,7 @@ class RegionParameters:
     key="region",
     title="Labelled region",
     consumes=("chi", "mask", "labels"),
-    produces=("chi",),
+    produces=("chi", "reference_offset"),
     parameters=RegionParameters,
     references=("straub2017",),
     sentence="Susceptibility is given relative to the trimmed mean of the regions with labels {labels}.",
@@ -52,8 +52,8 @@ def region(
     parameters: RegionParameters = RegionParameters(),
     *,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """``chi`` (ppm) less its trimmed mean in the labelled regions inside the mask; zero outside."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """``chi`` (ppm) less its trimmed mean in the labelled regions inside the mask, zero outside; and that mean."""
     if not parameters.labels:
         raise ParameterError("referencing.region: parameter labels: expected at least one label, found none")
     grid.check("labels", labels)
