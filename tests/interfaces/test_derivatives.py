@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from qsmxt.interfaces.derivatives import Publish, history, parameters_by_method, put_in_place
+from qsmxt.bids.units import EchoFiles, ProcessingUnit
+from qsmxt.geometry import Grid
+from qsmxt.interfaces.derivatives import Publish, WriteDerivatives, history, parameters_by_method, put_in_place
+from qsmxt.interfaces.methods import RunMethods
+from qsmxt.interfaces.state import State, describe_grid, save_arrays
+from qsmxt.registry.catalogue import find
 
 
 def _step(method, consumes, produces, **parameters):
@@ -103,3 +110,41 @@ def test_a_half_written_target_is_replaced(tmp_path):
     source.write_bytes(b"whole"), target.write_bytes(b"who")
     put_in_place(source, target)
     assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(
+    ("key", "region", "given"),
+    [("none", None, {}), ("mean", "mask", {}), ("csf", "csf_mask", {}), ("region", "labels", {"labels": (7,)})],
+)
+def test_the_sidecar_of_the_map_states_what_referencing_subtracted(tmp_path, key, region, given):
+    shape = (12, 10, 8)
+    chi = np.random.default_rng(0).normal(0.02, 0.03, shape).astype(np.float32)
+    mask = np.zeros(shape, dtype=bool)
+    mask[2:10, 2:8, 1:7] = True
+    part = np.zeros_like(mask)
+    part[3:7, 3:7, 2:6] = True
+    regions = {"mask": mask, "csf_mask": part, "labels": np.where(part, 7, 0).astype(np.int32)}
+    (tmp_path / "before").mkdir(), (tmp_path / "node").mkdir(), (tmp_path / "write").mkdir()
+    arrays = save_arrays(tmp_path / "before", {"chi": chi, **regions})
+    state = State("f", describe_grid(Grid(shape)), np.eye(4).tolist(), arrays)
+    method = find("referencing", key)
+    step = {name: list(getattr(method, name)) for name in ("consumes", "optional", "produces")}
+    step |= {"method": method.name, "parameters": method.complete(given)}
+    run = RunMethods(state=state.to_json(), plan=json.dumps({"steps": [step]}), code="c")
+    after = run.run(cwd=str(tmp_path / "node")).outputs.state
+    unit = ProcessingUnit({"subject": "1"}, echoes=(EchoFiles(0.01, tmp_path / "sub-1_T2starw.nii"),))
+    write = WriteDerivatives(
+        state=after, unit=json.dumps(unit.to_dict()), bids_dir=str(tmp_path), artifacts=["chi"], label="qsm",
+        version="1", code="c",
+    )  # fmt: skip
+    folder = tmp_path / "write" / "derivatives"
+    write.run(cwd=str(folder.parent))
+    (image,) = folder.rglob("*_Chimap.nii.gz")
+    stated = json.loads(image.with_name(image.name.replace(".nii.gz", ".json")).read_text())["SusceptibilityReference"]
+    values = np.sort(chi[mask & (regions[region] > 0)]) if region else np.zeros(1)
+    low, high = np.percentile(values, (1, 99))
+    assert stated["Offset"] == pytest.approx(values[(values >= low) & (values <= high)].mean(), abs=1e-7)
+    assert (stated["Method"], stated["Region"], stated["Units"]) == (key, method.title, "ppm")
+    assert stated.get("Parameters", {}).get("labels") == ([7] if key == "region" else None)
+    saved = np.asanyarray(nib.load(image).dataobj)
+    np.testing.assert_array_equal(saved[mask], chi[mask] - np.float32(stated["Offset"]))
