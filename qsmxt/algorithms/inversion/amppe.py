@@ -78,7 +78,42 @@ def amppe(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm) without weights to choose; see the module."""
+    """Susceptibility (ppm) from the local field (ppm) without weights to choose; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`AMPPEParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.amppe import amppe
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = amppe(head.local_field, head.mask, head.grid)
+    >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
+    12
+    """
     mask = checked_mask(mask, grid)
     domain = _dyadic(local_field, mask, grid, 2**parameters.levels)
     dipole = domain.dipole()

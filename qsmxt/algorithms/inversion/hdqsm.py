@@ -81,7 +81,49 @@ def hdqsm(
     field_noise: np.ndarray | None = None,
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm) in two stages; see the module."""
+    """Susceptibility (ppm) from the local field (ppm) in two stages; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`HDQSMParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``, whose inverse gives the weights; voxels of zero
+        have no weight.
+    magnitude
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``: the weights if there is
+        no ``field_noise``. Without either all voxels weigh the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask; if ``field_noise`` or ``magnitude`` has no positive value in the mask; if the criterion
+        ``discrepancy`` is chosen without ``field_noise``.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.hdqsm import hdqsm
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = hdqsm(head.local_field, head.mask, head.grid)
+    >>> nrmse(chi, head.chi, head.mask) < 4  # percent of the true susceptibility
+    True
+    """
     engine, domain = placed("local_field", local_field, mask, grid)
     field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise, to_host(magnitude))

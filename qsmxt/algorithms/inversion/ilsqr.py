@@ -21,7 +21,7 @@ percentile and edges are sought between the 60th and 90th instead of the 50th an
 
 References
 ----------
-Li et al. 2015 (doi:10.1016/j.neuroimage.2014.12.043).
+Li et al. 2015 (doi:10.1016/j.neuroimage.2014.12.043); LSMR: Fong and Saunders 2011 (doi:10.1137/10079687X).
 """
 
 from __future__ import annotations
@@ -77,7 +77,42 @@ def ilsqr(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm) with streaks removed; see the module."""
+    """Susceptibility (ppm) from the local field (ppm) with streaks removed; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`ILSQRParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.ilsqr import ilsqr
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = ilsqr(head.local_field, head.mask, head.grid)
+    >>> nrmse(chi, head.chi, head.mask) < 30  # percent of the true susceptibility
+    True
+    """
     domain = Domain.around("local_field", local_field, mask, grid)
     dipole = domain.dipole()
     chi = first_solution(domain, dipole, parameters)

@@ -81,7 +81,52 @@ def nltgv(
     magnitude: np.ndarray | None = None,
     field_strength: float | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm) with a second-order prior; see the module."""
+    """Susceptibility (ppm) from the local field (ppm) with a second-order prior; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`NLTGVParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``, whose inverse gives the weights; voxels of zero
+        have no weight.
+    magnitude
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``: the weights if there is
+        no ``field_noise``. Without either all voxels weigh the same.
+    field_strength
+        Strength of B0, T, float; needed only if ``reference_echo_time`` is a number.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask; if ``field_noise`` or ``magnitude`` has no positive value in the mask; if the criterion
+        ``discrepancy`` is chosen without ``field_noise``; if ``reference_echo_time`` is a number and ``field_strength``
+        is missing.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.nltgv import nltgv
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = nltgv(head.local_field, head.mask, head.grid)
+    >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
+    3
+    """
     domain = Domain.around("local_field", local_field, mask, grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)

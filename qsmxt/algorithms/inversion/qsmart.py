@@ -21,7 +21,8 @@ to 50 and 49 %; widths of 2 to 10 mm without it leave background (3 T: 168 %).
 
 References
 ----------
-Yaghmaie et al. 2021 (doi:10.1016/j.neuroimage.2020.117701).
+Yaghmaie et al. 2021 (doi:10.1016/j.neuroimage.2020.117701); iLSQR: Li et al. 2015
+(doi:10.1016/j.neuroimage.2014.12.043).
 """
 
 from __future__ import annotations
@@ -87,7 +88,45 @@ def qsmart(
     progress: Progress | None = None,
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the total field (ppm) in two stages; see the module."""
+    """Susceptibility (ppm) from the total field (ppm) in two stages; see the module.
+
+    Parameters
+    ----------
+    total_field
+        Relative field of all sources, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`QSMARTParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    magnitude
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``, in which vessels are
+        dark. Without it only the first stage is done.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
+        NaN or Inf in the mask; if no voxel of the mask has six neighbours in it.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.qsmart import qsmart
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = qsmart(head.total_field, head.mask, head.grid)
+    >>> nrmse(chi, head.chi, head.mask) < 40  # percent of the true susceptibility
+    True
+    """
     domain, _ = without_harmonic(total_field, checked_mask(mask, grid), grid, MARGIN)
     chi = ilsqr(_high_pass(domain, domain.mask, parameters.widths), domain.mask, domain.grid)
     if progress:

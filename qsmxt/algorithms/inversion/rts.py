@@ -79,7 +79,42 @@ def rts(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm) in two steps; see the module."""
+    """Susceptibility (ppm) from the local field (ppm) in two steps; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`RTSParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.rts import rts
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = rts(head.local_field, head.mask, head.grid)
+    >>> nrmse(chi, head.chi, head.mask) < 32  # percent of the true susceptibility
+    True
+    """
     engine, domain = placed("local_field", local_field, mask, grid)
     shape = domain.grid.shape
     dipole = domain.dipole()

@@ -71,7 +71,45 @@ def star(
     progress: Progress | None = None,
     field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the local field (ppm), strong sources first; see the module."""
+    """Susceptibility (ppm) from the local field (ppm), strong sources first; see the module.
+
+    Parameters
+    ----------
+    local_field
+        Relative field of the sources in the mask, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`STARParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; voxels of zero have no weight. Without it all
+        voxels weigh the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
+        NaN or Inf in the mask; if ``field_noise`` has no positive value in the mask.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.star import star
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = star(head.local_field, head.mask, head.grid)
+    >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
+    3
+    """
     domain = Domain.around("local_field", local_field, mask, grid)
     weights = domain.weights_or_mask(field_noise)
     weights *= weights

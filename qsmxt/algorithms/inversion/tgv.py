@@ -84,7 +84,46 @@ def tgv(
     progress: Progress | None = None,
     field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the total field (ppm); see the module."""
+    """Susceptibility (ppm) from the total field (ppm); see the module.
+
+    Parameters
+    ----------
+    total_field
+        Relative field of all sources, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`TGVParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; voxels of zero have no weight. Without it all
+        voxels weigh the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
+        NaN or Inf in the mask; if no voxel of the mask has six neighbours in it; if ``field_noise`` has no positive
+        value in the mask.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.tgv import tgv
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = tgv(head.total_field, head.mask, head.grid)
+    >>> nrmse(chi, head.chi, head.mask) < 5  # percent of the true susceptibility
+    True
+    """
     mask = checked_mask(mask, grid)
     domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
     return solve(domain, interior, domain.weights_or_mask(field_noise), parameters, progress)

@@ -75,7 +75,50 @@ def tgv_phase(
     progress: Progress | None = None,
     magnitude: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) from the wrapped phase (rad); see the module."""
+    """Susceptibility (ppm) from the wrapped phase (rad); see the module.
+
+    Parameters
+    ----------
+    wrapped_phase
+        Measured phase, rad, in [-pi, pi), float32 ``(echo, x, y, z)``; offsets at echo time zero may be in it.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    echo_times
+        Echo times, s, float ``(echo,)``, different and above 0.
+    field_strength
+        Strength of B0, T, float.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`TGVPhaseParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    magnitude
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)``: the weights. Without it all voxels and
+        echoes weigh the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask less ``erosions`` layers.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid and the echoes, the mask is empty, not of 0 and 1 or too thin for the
+        erosion, the phase has NaN or Inf in the mask, or echo times are equal or not above 0.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.inversion.tgv_phase import TGVPhaseParameters, tgv_phase
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> settings = TGVPhaseParameters(erosions=0)
+    >>> chi = tgv_phase(head.wrapped_phase, head.mask, head.echo_times, head.field_strength, head.grid, settings)
+    >>> nrmse(chi, head.chi, head.mask) < 20  # percent of the true susceptibility
+    True
+    """
     mask = checked_mask(mask, grid)
     if parameters.erosions:
         mask = ndimage.binary_erosion(mask, iterations=parameters.erosions)

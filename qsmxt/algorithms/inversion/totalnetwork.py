@@ -44,7 +44,61 @@ def totalnetwork(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Susceptibility (ppm) that the network of a user makes of the total field (ppm); see the module."""
+    """Susceptibility (ppm) that the network of a user makes of the total field (ppm); see the module.
+
+    Parameters
+    ----------
+    total_field
+        Relative field of all sources, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Region in which susceptibility is sought, bool ``(x, y, z)``.
+    grid
+        Shape, voxel size (mm) and direction of B0, which has to lie within 15 degrees of an axis.
+    parameters
+        See :class:`~qsmxt.algorithms.inversion.learned.NetworkParameters`; ``weights`` must be given.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    ParameterError
+        If no ``weights`` are given.
+    MissingInputError
+        If there is no such file.
+    MissingProgramError
+        If onnxruntime is not installed.
+    InputError
+        If the file is no network of the described form, what it makes is not finite or of another size, B0 is too
+        oblique, a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or
+        has NaN or Inf in the mask.
+
+    Examples
+    --------
+    A network of one node, which gives back what it gets:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from onnx import TensorProto, helper, save
+    >>> from qsmxt.algorithms.inversion.learned import NetworkParameters
+    >>> from qsmxt.algorithms.inversion.totalnetwork import totalnetwork
+    >>> from qsmxt.phantom.example import phantom
+    >>> shape = (1, 1, None, None, None)
+    >>> field, chi = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("field", "chi"))
+    >>> graph = helper.make_graph([helper.make_node("Identity", ["field"], ["chi"])], "network", [field], [chi])
+    >>> model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    >>> head = phantom()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     weights = Path(folder, "network.onnx")
+    ...     save(model, weights)
+    ...     made = totalnetwork(head.total_field, head.mask, head.grid, NetworkParameters(str(weights), output_scale=2))
+    >>> bool((made == 2 * head.total_field * head.mask).all())
+    True
+    """
     chi = apply_network("total_field", total_field, mask, grid, parameters)
     if progress:
         progress(1.0)
