@@ -101,29 +101,46 @@ def pdf(
     Parameters
     ----------
     total_field
-        Relative field of all sources, ppm, ``(x, y, z)``.
+        Relative field of all sources, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
     mask
-        Where the field is known, bool.
+        Where the field is known, bool ``(x, y, z)``.
     grid
-        Sampling and direction of B0.
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`PDFParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
     field_noise
-        Standard deviation of the field, ppm; voxels of zero have no weight.
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; voxels of zero have no weight. Without it all
+        voxels weigh the same.
+
+    Returns
+    -------
+    local_field
+        Field of the sources in the mask, ppm, float32 ``(x, y, z)``; zero outside ``eroded_mask``.
+    eroded_mask
+        Where the local field is defined, bool ``(x, y, z)``: the mask.
 
     Raises
     ------
     InputError
-        If the input is unusable or the mask leaves no room for sources.
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
+        NaN or Inf in the mask; if ``field_noise`` has no positive value in the mask; if the mask leaves no room for
+        sources outside it.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> grid = Grid((24, 24, 24))
-    >>> x, y, z = np.indices(grid.shape, dtype=np.float32) - 11.5
-    >>> field = 0.01 * (x**2 - y**2)
-    >>> mask = x**2 + y**2 + z**2 < 100
-    >>> local, kept = pdf(field, mask, grid)
-    >>> bool(local[mask].std() < 0.02 * field[mask].std()), bool((kept == mask).all())
-    (True, True)
+    >>> from qsmxt.algorithms.background.pdf import pdf
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> local, kept = pdf(head.total_field, head.mask, head.grid)
+    >>> round(nrmse(local, head.local_field, kept))  # percent of the true local field
+    56
+    >>> background = head.total_field - head.local_field
+    >>> left, _ = pdf(background, head.mask, head.grid)
+    >>> bool(100 * left[kept].std() < background[kept].std())  # a hundredth of the background
+    True
     """
     region = Region.around(total_field, mask, grid, padding=parameters.padding)
     filled = morphology.fill_holes(morphology.closing(region.mask, region.grid, parameters.closing))
