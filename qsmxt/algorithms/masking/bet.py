@@ -128,26 +128,44 @@ class _Range:
 def bet(
     image: np.ndarray, grid: Grid, parameters: BETParameters = BETParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Brain mask of a magnitude or T1-weighted image.
+    """Brain mask of a magnitude or T1-weighted image; see the module.
 
     Parameters
     ----------
     image
-        ``(x, y, z)``, any unit, brain brighter than skull.
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``, brain brighter than skull; what is not
+        finite counts as zero.
     grid
-        Geometry; the sizes of the model are in mm.
+        Shape and voxel size (mm); the sizes of the model are in mm.
     parameters
         See :class:`BETParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
 
     Returns
     -------
     numpy.ndarray
-        Bool mask of everything inside the surface.
+        Bool ``(x, y, z)``: everything inside the surface; everything if the image has no background.
 
     Raises
     ------
     InputError
-        If the image has no contrast.
+        If the shape is not that of the grid, or the image has no contrast.
+
+    Examples
+    --------
+    A ball of brain of 50 mm radius, 7 mm of dark skull and 8 mm of bright scalp:
+
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.masking.bet import bet
+    >>> from qsmxt.algorithms.masking.plausibility import dice
+    >>> from qsmxt.geometry import Grid
+    >>> from qsmxt.phantom.shapes import ellipsoid
+    >>> grid = Grid((40, 40, 40), (4.0, 4.0, 4.0))
+    >>> brain, skull, scalp = (ellipsoid(grid, radius) for radius in (50.0, 57.0, 65.0))
+    >>> image = np.where(brain, 1.0, 1.5 * (scalp & ~skull)).astype(np.float32)
+    >>> bool(dice(bet(image, grid), brain) > 0.99)
+    True
     """
     grid.check("mask_input", image)
     factors = blocks(grid, BLOCK)

@@ -1,4 +1,14 @@
-"""Closing: gaps that no ball of ``radius`` (mm) outside the mask can enter are filled."""
+r"""Closing: gaps that no ball of ``radius`` outside the mask can enter are filled.
+
+.. math:: M' = (M \oplus B_\rho) \ominus B_\rho ,
+
+the dilation with a ball of ``radius`` :math:`\rho` (mm) and then the erosion with it. Beyond the field of view there is
+no mask, so nothing is closed against its edge.
+
+References
+----------
+Haralick, Sternberg and Zhuang 1987 (doi:10.1109/TPAMI.1987.4767941).
+"""
 
 from __future__ import annotations
 
@@ -31,6 +41,38 @@ class CloseParameters:
 def close(
     mask: np.ndarray, grid: Grid, parameters: CloseParameters = CloseParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask ``(x, y, z)`` that contains ``mask``."""
+    """Bool mask that contains ``mask``, narrow gaps filled; see the module.
+
+    Parameters
+    ----------
+    mask
+        Mask to change, bool ``(x, y, z)``.
+    grid
+        Shape and voxel size (mm).
+    parameters
+        See :class:`CloseParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: the mask and its narrow gaps.
+
+    Raises
+    ------
+    InputError
+        If the shape is not that of the grid.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.close import close
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = head.mask
+    >>> mask[10, 11, 9] = False  # a hole
+    >>> bool((close(mask, head.grid) == head.mask).all())
+    True
+    """
     grid.check("mask", mask)
     return morphology.closing(mask, grid, parameters.radius)

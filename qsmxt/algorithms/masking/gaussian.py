@@ -3,7 +3,9 @@ r"""Threshold where the histogram falls furthest below a Gaussian.
 The normalised histogram h of the image (bin width by the rule of Freedman and Diaconis,
 :math:`2\,\mathrm{IQR}\, n^{-1/3}`) is compared with the normal density g of the same mean and standard deviation, also
 normalised over the bins. An image of object and background has two peaks, and between them is a valley where g - h is
-largest: the threshold is the centre of that bin.
+largest. The threshold is a ``factor`` times the centre of that bin,
+
+.. math:: t = \arg\max_x\, \big(g(x) - h(x)\big) .
 
 References
 ----------
@@ -61,12 +63,38 @@ def gaussian(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` above the threshold.
+    """Bool mask of the voxels of ``image`` above the threshold; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`GaussianParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the image is above the threshold.
 
     Raises
     ------
     InputError
-        If the image has no contrast.
+        If the shape is not that of the grid, or the image has no contrast.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.gaussian import gaussian
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = gaussian(head.mask_input, head.grid)
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask_input", image)
     return above(image, parameters.factor * gaussian_threshold(image))

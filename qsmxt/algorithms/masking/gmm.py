@@ -1,8 +1,11 @@
 r"""Threshold between the two lowest classes of a Gaussian mixture.
 
-The histogram is modelled as :math:`\sum_k w_k\, N(x; \mu_k, \sigma_k^2)`. Expectation maximisation starts at classes
-divided by Otsu's thresholds and runs to convergence; the threshold is the intensity between the means of the lowest
-and the next class where both are equally likely. It finds the foot of the background where Otsu's threshold, which
+.. math:: h(x) \approx \sum_k w_k\, N(x; \mu_k, \sigma_k^2), \qquad
+    w_1 N(t; \mu_1, \sigma_1^2) = w_2 N(t; \mu_2, \sigma_2^2), \quad \mu_1 < t < \mu_2 ,
+
+with h the histogram. Expectation maximisation starts at classes divided by Otsu's thresholds and runs to convergence,
+but for at most ``iterations``. Where the lowest of the ``classes`` and the next are equally likely is the threshold t.
+It finds the foot of the background where Otsu's threshold, which
 seeks the middle, cuts into dark tissue.
 
 Departure: 256 bins replace the voxels, so the cost does not depend on the size of the volume.
@@ -90,12 +93,38 @@ def gmm_threshold(image: np.ndarray, classes: int = 2, iterations: int = 200) ->
 def gmm(
     image: np.ndarray, grid: Grid, parameters: GMMParameters = GMMParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` above the threshold.
+    """Bool mask of the voxels of ``image`` above the threshold; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`GMMParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the image is above the threshold.
 
     Raises
     ------
     InputError
-        If the image has no contrast.
+        If the shape is not that of the grid, or the image has no contrast.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.gmm import gmm
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = gmm(head.mask_input, head.grid)
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask_input", image)
     return above(image, gmm_threshold(image, parameters.classes, parameters.iterations))

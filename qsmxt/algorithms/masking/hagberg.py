@@ -57,16 +57,42 @@ def hagberg(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask from phase alone.
+    """Bool mask from phase alone; see the module.
 
     Parameters
     ----------
     wrapped_phase
-        ``(echo, x, y, z)`` or ``(x, y, z)``, rad.
+        Measured phase, rad, in [-pi, pi), float32 ``(echo, x, y, z)`` or ``(x, y, z)``.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`HagbergParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the sign of the phase changes rarely; it may be empty.
+
+    Raises
+    ------
+    InputError
+        If the shape is not that of the grid.
+
+    Examples
+    --------
+    The phase is random where there is no signal:
+
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.masking.hagberg import hagberg
+    >>> from qsmxt.algorithms.masking.plausibility import dice
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> noise = np.random.default_rng(0).uniform(-np.pi, np.pi, head.wrapped_phase.shape)
+    >>> phase = np.where(head.mask, head.wrapped_phase, noise).astype(np.float32)
+    >>> bool(dice(hagberg(phase, head.grid), head.mask) > 0.9)
+    True
     """
     echoes = wrapped_phase if wrapped_phase.ndim == 4 else wrapped_phase[None]
     grid.check("wrapped_phase", echoes, echoes=echoes.shape[0])

@@ -67,21 +67,43 @@ def homogeneity(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Image with the bias divided out, float32, in the unit of the image.
+    """Image with the bias divided out; see the module.
 
     Parameters
     ----------
     image
-        Magnitude ``(x, y, z)``, any unit.
+        Magnitude (``combined_magnitude``), arbitrary unit, float32 ``(x, y, z)``; what is not finite counts as zero.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`HomogeneityParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Magnitude freed from the bias, in the arbitrary unit of the image, float32 ``(x, y, z)``, inside and outside the
+        object.
 
     Raises
     ------
     InputError
-        If no voxel is positive.
+        If the shape is not that of the grid, or no voxel is positive.
+
+    Examples
+    --------
+    A receive field that doubles from one side to the other:
+
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.masking.homogeneity import homogeneity
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> receive = np.linspace(0.7, 1.4, 20, dtype=np.float32)[:, None, None]
+    >>> image = head.combined_magnitude * receive
+    >>> maps = image, homogeneity(image, head.grid)
+    >>> [round(float(100 * m[head.mask].std() / m[head.mask].mean())) for m in maps]  # percent of variation
+    [19, 6]
     """
     grid.check("combined_magnitude", image)
     image = np.asarray(image, dtype=np.float32)

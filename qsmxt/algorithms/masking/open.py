@@ -1,6 +1,14 @@
-"""Opening: parts of the mask that no ball of ``radius`` (mm) inside it can reach are removed.
+r"""Opening: parts of the mask that no ball of ``radius`` inside it can reach are removed.
 
-The edge of the field of view counts as mask."""
+.. math:: M' = (M \ominus B_\rho) \oplus B_\rho ,
+
+the erosion with a ball of ``radius`` :math:`\rho` (mm) and then the dilation with it. The edge of the field of view
+counts as mask.
+
+References
+----------
+Haralick, Sternberg and Zhuang 1987 (doi:10.1109/TPAMI.1987.4767941).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +41,39 @@ class OpenParameters:
 def open(
     mask: np.ndarray, grid: Grid, parameters: OpenParameters = OpenParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask ``(x, y, z)`` within ``mask``."""
+    """Bool mask within ``mask``, thin parts removed; see the module.
+
+    Parameters
+    ----------
+    mask
+        Mask to change, bool ``(x, y, z)``.
+    grid
+        Shape and voxel size (mm).
+    parameters
+        See :class:`OpenParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: the mask without its thin parts; it may be empty.
+
+    Raises
+    ------
+    InputError
+        If the shape is not that of the grid.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.open import open
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = head.mask
+    >>> mask[1, 1, 1] = True  # a spot in air
+    >>> opened = open(mask, head.grid)
+    >>> bool(opened[1, 1, 1]), bool((opened <= head.mask).all())
+    (False, True)
+    """
     grid.check("mask", mask)
     return morphology.opening(mask, grid, parameters.radius)

@@ -59,12 +59,38 @@ def otsu_threshold(image: np.ndarray, bins: int = 256, *, zeros: bool = False) -
 def otsu(
     image: np.ndarray, grid: Grid, parameters: OtsuParameters = OtsuParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` above ``factor`` times Otsu's threshold.
+    """Bool mask of the voxels of ``image`` above ``factor`` times Otsu's threshold; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`OtsuParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the image is above the threshold.
 
     Raises
     ------
     InputError
-        If the image has no contrast.
+        If the shape is not that of the grid, or the image has no contrast.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.otsu import otsu
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = otsu(head.mask_input, head.grid)
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask_input", image)
     return above(image, parameters.factor * otsu_threshold(image, parameters.bins))

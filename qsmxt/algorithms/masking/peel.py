@@ -85,25 +85,49 @@ def peel(
     progress: Progress | None = None,
     echo_times: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Bool mask within ``mask``.
+    """Bool mask within ``mask``, fluid at the border removed; see the module.
 
     Parameters
     ----------
     mask
-        Bool ``(x, y, z)``.
+        Mask to change, bool ``(x, y, z)``.
     magnitude
-        ``(echo, x, y, z)`` or ``(x, y, z)``, as measured, any unit.
+        Magnitude of the echoes as measured, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`PeelParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
     echo_times
-        ``(echo,)``, s, ascending; without them, or with one, only a bright rim is removed.
+        Echo times, s, float ``(echo,)``, ascending. Without them, or with one, only a bright rim is removed.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``, within ``mask``; it may be empty.
 
     Raises
     ------
     InputError
-        If there are more or fewer echo times than echoes.
+        If a shape is not that of the grid, or there are more or fewer echo times than echoes.
+
+    Examples
+    --------
+    Two layers around the phantom become fluid, which decays with 4/s:
+
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.masking.dilate import DilateParameters, dilate
+    >>> from qsmxt.algorithms.masking.peel import peel
+    >>> from qsmxt.algorithms.masking.plausibility import dice
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> wide = dilate(head.mask, head.grid, DilateParameters(radius=4))
+    >>> decay = np.exp(-4 * head.echo_times)[:, None, None, None]
+    >>> magnitude = np.where(wide & ~head.mask, decay, head.magnitude).astype(np.float32)
+    >>> mask = peel(wide, magnitude, head.grid, echo_times=head.echo_times)
+    >>> bool((mask <= head.mask).all()), round(dice(wide, head.mask), 2), bool(dice(mask, head.mask) > 0.99)
+    (True, 0.73, True)
     """
     grid.check("mask", mask)
     echoes = magnitude if magnitude.ndim == 4 else magnitude[None]

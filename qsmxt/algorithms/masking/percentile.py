@@ -1,4 +1,10 @@
-"""Threshold at a percentile of the finite voxels."""
+r"""Threshold at a percentile of the finite voxels.
+
+.. math:: M = \{ r : I(r) > P_p(I) \} ,
+
+with :math:`P_p` the value that a share of ``percent`` of all finite voxels, zeros included, does not exceed. It suits
+images of which is known how much of the field of view the object fills. No source: the definition of a percentile.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +42,39 @@ def percentile(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` above the percentile of all finite voxels, zeros included.
+    """Bool mask of the voxels of ``image`` above the percentile of all finite voxels, zeros included; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`PercentileParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the image is above the threshold.
 
     Raises
     ------
     InputError
-        If the image has no finite voxel.
+        If the shape is not that of the grid, or the image has no finite voxel.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.percentile import PercentileParameters, percentile
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> outside = 100 * (1 - head.mask.mean())  # percent of all voxels
+    >>> mask = percentile(head.mask_input, head.grid, PercentileParameters(percent=outside))
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask_input", image)
     finite = image[np.isfinite(image)]

@@ -63,21 +63,40 @@ def quality(
     progress: Progress | None = None,
     fit_quality: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Bool mask of the voxels whose phase is reliable.
+    """Bool mask of the voxels whose phase is reliable; see the module.
 
     Parameters
     ----------
-    phase_quality, fit_quality
-        ``(x, y, z)`` in [0, 1]; the second may be absent (one echo).
+    phase_quality
+        Reliability of the phase, from 0 to 1, float32 ``(x, y, z)``.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`QualityParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    fit_quality
+        Agreement of the echoes, from 0 to 1, float32 ``(x, y, z)``. It is absent with one echo, and then not asked for.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: one piece; it may be empty.
 
     Raises
     ------
     InputError
-        If the phase quality is the same everywhere.
+        If a shape is not that of the grid, or the phase quality is the same everywhere.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.plausibility import dice
+    >>> from qsmxt.algorithms.masking.quality import quality
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = quality(head.phase_quality, head.grid)
+    >>> bool(dice(mask, head.mask) > 0.99)
+    True
     """
     return reliable(None, phase_quality, fit_quality, grid, parameters)
 

@@ -1,8 +1,9 @@
-"""Where there is signal: a robust threshold above the noise, smoothed and filled.
+r"""Where there is signal: a robust threshold above the noise, smoothed and filled.
 
-The threshold is a fifth of the typical signal or five times the noise, whichever is higher; see
-:func:`qsmxt.algorithms.signal.signal_mask`. The result is the whole object (head with scalp and neck, body,
-phantom) and assumes nothing about its shape.
+.. math:: M = \mathrm{fill}\,\mathrm{smooth}\,\{ r : I(r) > \max(\tfrac15 s,\; 5 n) \} ,
+
+with s the typical signal and n the mean of the lowest voxels; see :func:`qsmxt.algorithms.signal.signal_mask`. The
+result is the whole object (head with scalp and neck, body, phantom) and assumes nothing about its shape.
 
 References
 ----------
@@ -43,12 +44,39 @@ def robust(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` with signal, cavities filled.
+    """Bool mask of the voxels of ``image`` with signal, cavities filled; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape and voxel size (mm).
+    parameters
+        See :class:`RobustParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where there is signal, cavities filled.
 
     Raises
     ------
     InputError
-        If no voxel is positive.
+        If the shape is not that of the grid, or no voxel is positive.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.plausibility import dice
+    >>> from qsmxt.algorithms.masking.robust import robust
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = robust(head.mask_input, head.grid)
+    >>> round(dice(mask, head.mask), 2)
+    0.98
     """
     grid.check("mask_input", image)
     return signal_mask(image, grid)

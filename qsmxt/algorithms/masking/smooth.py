@@ -3,7 +3,8 @@ r"""Smoothing: the mask is blurred and cut at one half,
 .. math:: M' = \{ G_\sigma * M > \tfrac12 \} ,
 
 which leaves flat surfaces where they are, rounds edges and removes what is thinner than about :math:`\sigma`.
-Beyond the edge of the field of view the mask continues as at the edge.
+Beyond the edge of the field of view the mask continues as at the edge. :math:`\sigma` is ``sigma`` (mm).
+No source: a common filter.
 """
 
 from __future__ import annotations
@@ -37,7 +38,39 @@ class SmoothParameters:
 def smooth(
     mask: np.ndarray, grid: Grid, parameters: SmoothParameters = SmoothParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask ``(x, y, z)`` whose surface is smoother than that of ``mask``."""
+    """Bool mask whose surface is smoother than that of ``mask``; see the module.
+
+    Parameters
+    ----------
+    mask
+        Mask to change, bool ``(x, y, z)``.
+    grid
+        Shape and voxel size (mm).
+    parameters
+        See :class:`SmoothParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the blurred mask is above one half; it may be empty.
+
+    Raises
+    ------
+    InputError
+        If the shape is not that of the grid.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.smooth import smooth
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = head.mask
+    >>> mask[1, 1, 1] = True  # a spot in air
+    >>> bool((smooth(mask, head.grid) == head.mask).all())
+    True
+    """
     grid.check("mask", mask)
     widths = [parameters.sigma / v for v in grid.voxel_size]
     blurred = ndimage.gaussian_filter(mask.astype(np.float32), widths, mode="nearest", truncate=3.0)

@@ -1,10 +1,12 @@
 r"""Erosion where the signal is too weak: voxels at the border leave the mask as long as their signal-to-noise ratio
 is low.
 
-With the combined magnitude :math:`m = \sqrt{\sum_e m_e^2}` and the noise :math:`\sigma` of one channel, measured in the
-background (:func:`qsmxt.algorithms.signal.noise_level`), a voxel may be removed if :math:`m / \sigma < s`, if it is
-connected with the outside through such voxels, and if it is not deeper than ``depth`` in the mask. Unlike an
-erosion this spares the cortex and still takes what is dephased near air.
+.. math:: \frac{m(r)}{\sigma} < s, \qquad m = \sqrt{\textstyle\sum_e m_e^2} ,
+
+with the noise :math:`\sigma` of one channel, measured in the background
+(:func:`qsmxt.algorithms.signal.noise_level`), and s the ``ratio``. Such a voxel is removed if it is connected with the
+outside through others of its kind, and if it is not deeper than ``depth`` in the mask. Unlike an erosion this spares
+the cortex and still takes what is dephased near air. No source: the rule of this program.
 """
 
 from __future__ import annotations
@@ -46,18 +48,41 @@ def snr(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask within ``mask``.
+    """Bool mask within ``mask``, weak borders removed; see the module.
 
     Parameters
     ----------
     mask
-        Bool ``(x, y, z)``.
+        Mask to change, bool ``(x, y, z)``.
     magnitude
-        ``(echo, x, y, z)`` or ``(x, y, z)``, as measured, any unit.
+        Magnitude of the echoes as measured, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`SNRParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``, within ``mask``; it may be empty.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, or the noise cannot be measured: no background and no region with signal 4
+        voxels wide, or no positive value.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.dilate import DilateParameters, dilate
+    >>> from qsmxt.algorithms.masking.snr import snr
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> wide = dilate(head.mask, head.grid, DilateParameters(radius=4))  # with two layers of air
+    >>> bool((snr(wide, head.magnitude, head.grid) == head.mask).all())
+    True
     """
     grid.check("mask", mask)
     combined = combine_magnitude(magnitude)

@@ -7,7 +7,8 @@ is dark if
 
 with s the voxels of the mask brighter than a times their median and :math:`\sigma` = 15 mm, so that a smooth
 receive field does not matter. Dark voxels connected with the outside through dark voxels are removed. Dark voxels
-inside (veins, bleeds, calcifications) stay.
+inside (veins, bleeds, calcifications) stay. Parameters: ``level`` is a, and what is closer than ``margin`` to the dark
+outside goes as well. No source: the rule of this program.
 """
 
 from __future__ import annotations
@@ -58,18 +59,42 @@ def trim(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Bool mask within ``mask``.
+    """Bool mask within ``mask``, dark borders removed; see the module.
 
     Parameters
     ----------
     mask
-        Bool ``(x, y, z)``.
+        Mask to change, bool ``(x, y, z)``.
     image
-        The image that the mask was made from, any unit.
+        The image that the mask was made from (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not
+        finite counts as zero.
     grid
-        Geometry.
+        Shape and voxel size (mm).
     parameters
         See :class:`TrimParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``, within ``mask``; it may be empty.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.dilate import DilateParameters, dilate
+    >>> from qsmxt.algorithms.masking.trim import TrimParameters, trim
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> wide = dilate(head.mask, head.grid, DilateParameters(radius=4))  # with two layers of air
+    >>> mask = trim(wide, head.mask_input, head.grid, TrimParameters(margin=0))
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask", mask)
     grid.check("mask_input", image)

@@ -1,4 +1,10 @@
-"""Threshold at a given value, in the unit of the image or as a fraction of its range or maximum."""
+r"""Threshold at a given value, in the unit of the image or as a fraction of its range or maximum.
+
+.. math:: M = \{ r : I(r) > t \}, \qquad t = \tau, \quad I_{min} + \tau\,(I_{max} - I_{min}) \quad\text{or}\quad
+    \tau\,I_{max} ,
+
+with :math:`\tau` the ``threshold`` and the formula by ``of``. No source: a plain comparison.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +43,38 @@ class ValueParameters:
 def value(
     image: np.ndarray, grid: Grid, parameters: ValueParameters = ValueParameters(), *, progress: Progress | None = None
 ) -> np.ndarray:
-    """Bool mask of the voxels of ``image`` ``(x, y, z)`` above the threshold.
+    """Bool mask of the voxels of ``image`` above the threshold; see the module.
+
+    Parameters
+    ----------
+    image
+        Image to look at (``mask_input``), arbitrary unit, float32 ``(x, y, z)``; what is not finite is outside the
+        mask.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`ValueParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool ``(x, y, z)``: where the image is above the threshold.
 
     Raises
     ------
     InputError
-        If the image has no finite voxel.
+        If the shape is not that of the grid, or the image has no finite voxel and the threshold is a fraction.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.masking.value import ValueParameters, value
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> mask = value(head.mask_input, head.grid, ValueParameters(threshold=0.3, of="maximum"))
+    >>> bool((mask == head.mask).all())
+    True
     """
     grid.check("mask_input", image)
     threshold = parameters.threshold
