@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms import kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.errors import InputError
@@ -143,18 +143,6 @@ def combined(magnitude: np.ndarray | None, domain: Domain) -> np.ndarray | None:
     return np.sqrt(square, out=square)
 
 
-def filtered(volume: np.ndarray, transfer: np.ndarray) -> np.ndarray:
-    """Volume after multiplication of its half spectrum with the real ``transfer``."""
-    spectrum = fourier.forward(volume)
-    scale(spectrum, transfer)
-    return fourier.inverse(spectrum, volume.shape)  # type: ignore[arg-type]
-
-
-def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
-    """Multiply a complex ``spectrum`` in place with a real ``transfer``."""
-    parallel.run(_scale, spectrum.shape[0], spectrum, transfer)
-
-
 def update(spectrum: np.ndarray, gain: np.ndarray, data: np.ndarray) -> None:
     """Replace a complex ``spectrum`` by ``data + gain * spectrum``, ``gain`` real."""
     parallel.run(_update, spectrum.shape[0], spectrum, gain, data)
@@ -164,14 +152,6 @@ def change(new: np.ndarray, old: np.ndarray) -> float:
     """Relative change, norm of ``new - old`` over norm of ``new`` (0 if both vanish)."""
     difference, norm = parallel.total(_change, new.shape[0], new, old)
     return float(np.sqrt(difference / norm)) if norm > 0 else 0.0
-
-
-@kernel
-def _scale(start, stop, spectrum, transfer):
-    for i in range(start, stop):
-        for j in range(spectrum.shape[1]):
-            for k in range(spectrum.shape[2]):
-                spectrum[i, j, k] *= transfer[i, j, k]
 
 
 @kernel

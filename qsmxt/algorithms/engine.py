@@ -30,11 +30,16 @@ _AXES = (0, 1, 2)
 
 
 class Engine:
-    """Primitives on NumPy arrays. ``scale`` and ``update`` work in place; see :mod:`qsmxt.algorithms.domain`."""
+    """Primitives on NumPy arrays: :mod:`qsmxt.algorithms.fourier`, :mod:`qsmxt.algorithms.domain`.
+
+    ``scale`` and ``update`` work in place. What a transform with a ``support`` leaves out of it is not to be looked at:
+    0 here, anything elsewhere.
+    """
 
     forward = staticmethod(fourier.forward)
     inverse = staticmethod(fourier.inverse)
-    scale = staticmethod(host.scale)
+    filtered = staticmethod(fourier.filtered)
+    scale = staticmethod(fourier.scale)
     update = staticmethod(host.update)
     change = staticmethod(host.change)
 
@@ -60,12 +65,6 @@ class Engine:
         """Split of a total-variation prior; see :class:`qsmxt.algorithms.differences.Shrinkage`."""
         return Shrinkage(grid, weights, relaxation, limit)
 
-    def filtered(self, volume: Any, transfer: Any) -> Any:
-        """``volume`` after multiplication of its half spectrum with the real ``transfer``."""
-        spectrum = self.forward(volume)
-        self.scale(spectrum, transfer)
-        return self.inverse(spectrum, tuple(volume.shape))
-
     def finish(self, domain: host.Domain, chi: Any) -> Any:
         """The map on the uncropped grid, zero outside the mask, where the engine computes."""
         return self.send(domain.finish(self.fetch(chi)))
@@ -89,11 +88,16 @@ class ArrayEngine(Engine):
     def zeros(self, shape: tuple[int, int, int]) -> Any:
         return self.xp.zeros(shape, dtype=self.xp.float32, device=self.device)
 
-    def forward(self, volume: Any) -> Any:  # type: ignore[override]
+    def forward(self, volume: Any, support: Any = None) -> Any:  # type: ignore[override]
         return self.xp.fft.rfftn(volume, axes=_AXES)
 
-    def inverse(self, spectrum: Any, shape: tuple[int, int, int]) -> Any:  # type: ignore[override]
+    def inverse(self, spectrum: Any, shape: tuple[int, int, int], support: Any = None) -> Any:  # type: ignore[override]
         return self.xp.fft.irfftn(spectrum, s=shape, axes=_AXES)
+
+    def filtered(self, volume: Any, transfer: Any, support: Any = None) -> Any:  # type: ignore[override]
+        spectrum = self.forward(volume)
+        self.scale(spectrum, transfer)
+        return self.inverse(spectrum, tuple(volume.shape))
 
     def scale(self, spectrum: Any, transfer: Any) -> None:  # type: ignore[override]
         spectrum *= transfer

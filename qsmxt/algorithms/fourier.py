@@ -6,16 +6,21 @@ Only the non-redundant half of the last axis is kept. A transform of three axes 
 slabs of planes and of one axis on slabs of rows. The slabs depend on the shape alone and each is done by one thread, so
 the result is the same bytes for any number of threads, with either library: ``ducc0`` (Reinecke; the extra ``fast``)
 where it is installed, which takes two thirds of the time, else ``scipy.fft``. The two differ in the last bits.
+
+A volume that is zero outside a mask needs no transform of its empty rows and planes, nor does one that is wanted in the
+mask alone (:class:`Support`): a sixth of the time for a brain in its padded box.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 
 from qsmxt.algorithms import parallel
+from qsmxt.algorithms.compiled import kernel
 from qsmxt.geometry import Grid
 
 try:
@@ -23,50 +28,139 @@ try:
 except ImportError:
     ducc0 = None
 
-#: Axes within a slab of planes, and the one across.
+#: Axes within a slab of planes, both and each, and the one across.
 PLANE, ACROSS = (1, 2), (0,)
+MIDDLE, LAST = (1,), (2,)
 
 
-def forward(volume: np.ndarray) -> np.ndarray:
-    """Half spectrum, complex64 ``(nx, ny, nz // 2 + 1)``, of a float32 volume ``(nx, ny, nz)``."""
+@dataclass(frozen=True)
+class Support:
+    """The rows of a volume that hold a mask, slab by slab of its planes.
+
+    Attributes
+    ----------
+    rows
+        First and one past the last row with a voxel of the mask in a slab, by the first plane of the slab; equal where
+        there is none.
+    """
+
+    rows: dict[int, tuple[int, int]]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Support:
+        """Rows of ``mask``, bool ``(x, y, z)``."""
+        found = {}
+        for start, stop in parallel.slabs(mask.shape[0]):
+            filled = np.flatnonzero(mask[start:stop].any(axis=(0, 2)))
+            found[start] = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
+        return cls(found)
+
+
+def forward(volume: np.ndarray, support: Support | None = None) -> np.ndarray:
+    """Half spectrum, complex64 ``(nx, ny, nz // 2 + 1)``, of a float32 volume ``(nx, ny, nz)``.
+
+    With a ``support`` the volume is 0 out of its rows.
+    """
     nx, ny, nz = volume.shape
     spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
-    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum)
+    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
     parallel.run(_rows, ny, spectrum, True)
     return spectrum
 
 
-def inverse(spectrum: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Float32 volume of ``shape`` whose half spectrum is ``spectrum``. ``spectrum`` may be destroyed."""
+def inverse(spectrum: np.ndarray, shape: tuple[int, int, int], support: Support | None = None) -> np.ndarray:
+    """Float32 volume of ``shape`` whose half spectrum is ``spectrum``, which may be destroyed.
+
+    With a ``support`` the rows out of it are 0.
+    """
     spectrum = np.require(spectrum, dtype=np.complex64, requirements="W")
     volume = np.empty(shape, dtype=np.float32)
     parallel.run(_rows, shape[1], spectrum, False)
-    parallel.run(_planes_inverse, shape[0], spectrum, volume)
+    parallel.run(_planes_inverse, shape[0], spectrum, volume, support)
     return volume
 
 
-def _planes_forward(start: int, stop: int, volume: np.ndarray, spectrum: np.ndarray) -> None:
+def filtered(volume: np.ndarray, transfer: np.ndarray, support: Support | None = None) -> np.ndarray:
+    """Volume after multiplication of its half spectrum with the real ``transfer``.
+
+    With a ``support`` the volume is 0 out of its rows, and so is the result there.
+    """
+    nx, ny, nz = volume.shape
+    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
+    result = np.empty(volume.shape, dtype=np.float32)
+    transfer = np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
+    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
+    parallel.run(_rows_filtered, ny, spectrum, transfer)
+    parallel.run(_planes_inverse, nx, spectrum, result, support)
+    return result
+
+
+def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
+    """Multiply a complex ``spectrum`` in place with a real ``transfer``."""
+    parallel.run(_scale, spectrum.shape[0], spectrum, transfer)
+
+
+def _planes_forward(
+    start: int, stop: int, volume: np.ndarray, spectrum: np.ndarray, support: Support | None = None
+) -> None:
     """Half spectra of the planes of a slab."""
     planes, result = volume[start:stop], spectrum[start:stop]
-    if ducc0 is None:
-        result[...] = scipy.fft.rfftn(planes, axes=PLANE, workers=1)
-    else:
-        ducc0.fft.r2c(planes, axes=PLANE, out=result, nthreads=1)
+    if support is None:
+        _real_forward(planes, PLANE, result)
+        return
+    first, last = support.rows[start]
+    result[:, :first] = 0
+    result[:, last:] = 0
+    if first < last:
+        _real_forward(planes[:, first:last], LAST, result[:, first:last])
+        transform(result, MIDDLE, True)
 
 
-def _planes_inverse(start: int, stop: int, spectrum: np.ndarray, volume: np.ndarray) -> None:
+def _planes_inverse(
+    start: int, stop: int, spectrum: np.ndarray, volume: np.ndarray, support: Support | None = None
+) -> None:
     """Planes of a slab from their half spectra."""
     planes, result = spectrum[start:stop], volume[start:stop]
-    if ducc0 is None:
-        result[...] = scipy.fft.irfftn(planes, s=volume.shape[1:], axes=PLANE, workers=1, overwrite_x=True)
-    else:
-        length = volume.shape[2]
-        ducc0.fft.c2r(planes, axes=PLANE, lastsize=length, forward=False, inorm=2, out=result, nthreads=1)
+    if support is None:
+        _real_inverse(planes, PLANE, result)
+        return
+    first, last = support.rows[start]
+    result[:, :first] = 0
+    result[:, last:] = 0
+    if first < last:
+        transform(planes, MIDDLE, False)
+        _real_inverse(planes[:, first:last], LAST, result[:, first:last])
 
 
 def _rows(start: int, stop: int, spectrum: np.ndarray, forward: bool) -> None:
     """Transform of a slab of rows across the planes."""
     transform(spectrum[:, start:stop], ACROSS, forward)
+
+
+def _rows_filtered(start: int, stop: int, spectrum: np.ndarray, transfer: np.ndarray) -> None:
+    """Transform of a slab of rows across the planes, multiplication, and transform back."""
+    piece = spectrum[:, start:stop]
+    transform(piece, ACROSS, True)
+    _scale(0, piece.shape[0], piece, transfer[:, start:stop])
+    transform(piece, ACROSS, False)
+
+
+def _real_forward(planes: np.ndarray, axes: Sequence[int], result: np.ndarray) -> None:
+    """Half spectra of real ``planes`` along ``axes``, the last of which is the last, by the calling thread."""
+    if ducc0 is None:
+        result[...] = scipy.fft.rfftn(planes, axes=axes, workers=1)
+    else:
+        ducc0.fft.r2c(planes, axes=axes, out=result, nthreads=1)
+
+
+def _real_inverse(spectrum: np.ndarray, axes: Sequence[int], result: np.ndarray) -> None:
+    """Real volume ``result`` from its half spectra along ``axes``; ``spectrum`` may be destroyed."""
+    if ducc0 is None:
+        shape = [result.shape[axis] for axis in axes]
+        result[...] = scipy.fft.irfftn(spectrum, s=shape, axes=axes, workers=1, overwrite_x=True)
+    else:
+        length = result.shape[2]
+        ducc0.fft.c2r(spectrum, axes=axes, lastsize=length, forward=False, inorm=2, out=result, nthreads=1)
 
 
 def transform(piece: np.ndarray, axes: Sequence[int], forward: bool) -> None:
@@ -80,11 +174,12 @@ def transform(piece: np.ndarray, axes: Sequence[int], forward: bool) -> None:
         piece[...] = result
 
 
-def filtered(volume: np.ndarray, transfer: np.ndarray) -> np.ndarray:
-    """Volume after multiplication of its half spectrum with ``transfer``."""
-    spectrum = forward(volume)
-    spectrum *= transfer
-    return inverse(spectrum, volume.shape)  # type: ignore[arg-type]
+@kernel
+def _scale(start, stop, spectrum, transfer):
+    for i in range(start, stop):
+        for j in range(spectrum.shape[1]):
+            for k in range(spectrum.shape[2]):
+                spectrum[i, j, k] *= transfer[i, j, k]
 
 
 def fast_length(length: int, *, even: bool = False) -> int:

@@ -41,6 +41,23 @@ def test_inverse_undoes_forward(shape):
     np.testing.assert_allclose(back, x, atol=2e-6)
 
 
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("shape", [(40, 9, 10), (7, 5, 9), (1, 4, 5)])
+def test_transforms_that_know_where_a_volume_is_zero_are_the_same(shape):
+    rng = np.random.default_rng(3)
+    mask = np.zeros(shape, dtype=bool)
+    mask[shape[0] // 4 : -(shape[0] // 8) or None, 1:-1, 2:4] = True
+    support = fourier.Support.of(mask)
+    x = (rng.standard_normal(shape) * mask).astype(np.float32)
+    transfer = np.abs(fourier.forward(rng.standard_normal(shape).astype(np.float32)))
+    spectrum = fourier.forward(x, support)
+    np.testing.assert_allclose(spectrum, fourier.forward(x), atol=2e-5)
+    np.testing.assert_allclose(fourier.inverse(spectrum, shape, support)[mask], x[mask], atol=2e-6)
+    product = fourier.inverse(fourier.forward(x) * transfer, shape)
+    np.testing.assert_allclose(fourier.filtered(x, transfer), product, atol=1e-4)
+    np.testing.assert_allclose(fourier.filtered(x, transfer, support)[mask], product[mask], atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_energy_is_conserved_with_the_weights_of_the_half_spectrum(shape):
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)

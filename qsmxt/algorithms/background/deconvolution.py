@@ -17,7 +17,6 @@ import numpy as np
 
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background.spheres import Spheres
-from qsmxt.algorithms.domain import filtered
 
 
 def deconvolved(g: np.ndarray, spheres: Spheres, cutoff: float, threshold: float) -> np.ndarray:
@@ -39,4 +38,4 @@ def deconvolved(g: np.ndarray, spheres: Spheres, cutoff: float, threshold: float
     small = np.abs(divisor) < max(threshold, 1e-6)
     small |= kx * kx + ky * ky + kz * kz <= np.float32(cutoff * cutoff)
     divisor[small] = np.inf
-    return filtered(g, np.reciprocal(divisor, out=divisor))
+    return fourier.filtered(g, np.reciprocal(divisor, out=divisor))

@@ -34,11 +34,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian
 from qsmxt.algorithms.background.spheres import Spheres
-from qsmxt.algorithms.domain import filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -144,7 +144,7 @@ def harperella(
     square[0, 0, 0] = 0
 
     def operator(x: np.ndarray) -> np.ndarray:
-        return data.outside(filtered(x, square))
+        return data.outside(fourier.filtered(x, square))
 
     right = operator(data.laplacian)
     np.negative(right, out=right)
@@ -152,5 +152,5 @@ def harperella(
         operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
     )
     completed += data.laplacian
-    field = filtered(completed, data.inverse_symbol())
+    field = fourier.filtered(completed, data.inverse_symbol())
     return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree))

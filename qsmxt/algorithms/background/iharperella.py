@@ -28,10 +28,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian
-from qsmxt.algorithms.domain import filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -132,9 +132,9 @@ def iharperella(
     inverse = data.inverse_symbol()
 
     def operator(x: np.ndarray) -> np.ndarray:
-        field = filtered(x, inverse)
+        field = fourier.filtered(x, inverse)
         field *= data.mask
-        return data.outside(filtered(field, inverse))
+        return data.outside(fourier.filtered(field, inverse))
 
     right = operator(data.laplacian)
     np.negative(right, out=right)
@@ -142,5 +142,5 @@ def iharperella(
         operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
     )
     completed += data.laplacian
-    field = filtered(completed, inverse)
+    field = fourier.filtered(completed, inverse)
     return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree))

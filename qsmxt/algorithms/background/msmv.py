@@ -33,13 +33,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import morphology
+from qsmxt.algorithms import fourier, morphology
 from qsmxt.algorithms.background.lbv import lbv
 from qsmxt.algorithms.background.pdf import pdf
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.background.vsharp import vsharp
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.domain import filtered, masked
+from qsmxt.algorithms.domain import masked
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -138,7 +138,7 @@ def msmv(
     field, inside = crop.extract(local), crop.extract(kept)
     spheres = Spheres.on(crop.grid, max(parameters.radius, *grid.voxel_size))
     transfer = spheres.transfer()
-    part = np.maximum(filtered(inside.astype(np.float32), transfer), np.float32(LEAST_PART))
+    part = np.maximum(fourier.filtered(inside.astype(np.float32), transfer), np.float32(LEAST_PART))
     core = morphology.erode(inside, crop.grid, spheres.radii[0])
     open_to_filter = inside & ~core
     if r2star is not None:
@@ -147,12 +147,12 @@ def msmv(
         open_to_filter &= rate <= middle + parameters.vessel_limit * deviation
     middle, deviation = _spread(field[core] if core.any() else field[inside])
     if parameters.prefilter:
-        field = np.where(inside, field - filtered(field, transfer) / part, np.float32(0))
+        field = np.where(inside, field - fourier.filtered(field, transfer) / part, np.float32(0))
     for _ in range(parameters.passes):
         wrong = open_to_filter & (np.abs(field - middle) > parameters.limit * deviation)
         if not wrong.any():
             break
-        mean = filtered(field, transfer) / part
+        mean = fourier.filtered(field, transfer) / part
         field = np.where(wrong, field - mean, field)
     if progress:
         progress(1.0)

@@ -46,12 +46,12 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import morphology, parallel
+from qsmxt.algorithms import fourier, morphology, parallel
 from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
 from qsmxt.algorithms.background.periodic_dipole import periodic_dipole
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import filtered, masked
+from qsmxt.algorithms.domain import masked
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -164,20 +164,20 @@ def _project(
     dipole = periodic_dipole(region.grid)
     local = region.field.copy()
     length = local.shape[0]
-    gradient = filtered(local * square_weights, dipole)
+    gradient = fourier.filtered(local * square_weights, dipole)
     along = first = float(parallel.total(_outside, length, filled, gradient))
     if first == 0:
         return local
     direction = gradient
     meter = Meter(progress, parameters.tolerance, parameters.iterations)
     for count in range(1, parameters.iterations + 1):
-        image = filtered(direction, dipole)
+        image = fourier.filtered(direction, dipole)
         curvature = float(parallel.total(_weighted_square, length, image, square_weights))
         if curvature == 0:
             break
         parallel.run(_descend, length, image, square_weights, np.float32(along / curvature), local)
         np.multiply(local, square_weights, out=image)
-        gradient = filtered(image, dipole)
+        gradient = fourier.filtered(image, dipole)
         del image
         new = float(parallel.total(_outside, length, filled, gradient))
         meter.tell(count, new / first)

@@ -38,14 +38,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import parallel
+from qsmxt.algorithms import fourier, parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.domain import filtered
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -150,12 +149,12 @@ def resharp(
     np.negative(right, out=right)
 
     def operator(y: np.ndarray) -> np.ndarray:
-        image = filtered(y, square)
+        image = fourier.filtered(y, square)
         parallel.run(_combine, length, y, kept, weight, image)
         return image
 
     def precondition(residual: np.ndarray) -> np.ndarray:
-        image = filtered(residual, inverse)
+        image = fourier.filtered(residual, inverse)
         parallel.run(_combine, length, residual, kept, np.float32(0), image)
         return image
 
@@ -167,7 +166,7 @@ def resharp(
         precondition=precondition,
         progress=progress,
     )
-    local = filtered(y, mean_free)
+    local = fourier.filtered(y, mean_free)
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if parameters.extension:
         local, kept = extended(local, kept, region)

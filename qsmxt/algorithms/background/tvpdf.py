@@ -30,10 +30,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import kernels
+from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.background.lbv import without_boundary
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.domain import checked_mask, filtered
+from qsmxt.algorithms.domain import checked_mask
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -140,4 +140,4 @@ def _field(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
     tight = Crop.around(mask, grid)
     length = max((b - a) * v for a, b, v in zip(tight.start, tight.stop, grid.voxel_size, strict=True))
     crop = Crop.around(mask, grid, padding=length / 2)
-    return crop.restore(filtered(crop.extract(chi), kernels.dipole(crop.grid, "greens")))
+    return crop.restore(fourier.filtered(crop.extract(chi), kernels.dipole(crop.grid, "greens")))

@@ -31,7 +31,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, filtered, masked
+from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -117,7 +117,7 @@ def amppe(
     mask = checked_mask(mask, grid)
     domain = _dyadic(local_field, mask, grid, 2**parameters.levels)
     dipole = domain.dipole()
-    chi = filtered(domain.field, dipole / (dipole * dipole + np.float32(parameters.start_weight)))
+    chi = fourier.filtered(domain.field, dipole / (dipole * dipole + np.float32(parameters.start_weight)))
     chi *= domain.mask
     prior = _Wavelets(domain.grid.shape, parameters.levels)
     symbol = np.ones_like(dipole)
@@ -127,7 +127,7 @@ def amppe(
     noise = _Noise(_finest_variance(domain))
     filled = float(domain.mask.mean())
     for number in range(parameters.rounds):
-        residual = filtered(chi, dipole) - domain.field
+        residual = fourier.filtered(chi, dipole) - domain.field
         weights = np.zeros(domain.grid.shape, dtype=np.float32)
         weights[domain.mask] = noise.weights(residual[domain.mask])
         data.reweight(weights)

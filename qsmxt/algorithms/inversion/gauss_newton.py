@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import kernels, parallel
+from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import gradient, inverse_sizes
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.solvers import norm
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress
@@ -137,18 +137,18 @@ def minimise(
         inverted = 1 / (square + typical * laplacian + np.float32(1e-6))
 
         def operator(v: np.ndarray) -> np.ndarray:
-            return _apply(problem, stiffness, inverse, v, filtered(v, problem.convolution))
+            return _apply(problem, stiffness, inverse, v, fourier.filtered(v, problem.convolution))
 
         def precondition(r: np.ndarray, inverted: np.ndarray = inverted) -> np.ndarray:
             if scaling is None:
-                return filtered(r, inverted)
-            return scaling * filtered(r * scaling, inverted)
+                return fourier.filtered(r, inverted)
+            return scaling * fourier.filtered(r * scaling, inverted)
 
         change, _ = conjugate_gradients.solve(
             operator, right, tolerance=inner_tolerance, iterations=inner, precondition=precondition
         )
         x += change
-        predicted = filtered(x, problem.convolution)
+        predicted = fourier.filtered(x, problem.convolution)
         if progress:
             progress((step + 1) / outer)
         size = norm(x)
@@ -172,7 +172,7 @@ def _apply(
 ) -> np.ndarray:
     """``grad^T V grad v + H W^2 response`` and the constant region; ``response`` is overwritten."""
     response *= problem.squared_weights
-    out = filtered(response, problem.convolution)
+    out = fourier.filtered(response, problem.convolution)
     parallel.run(_add_stiffness, v.shape[0], v, stiffness, inverse, out)
     constant = problem.constant(v)
     if constant is not None:

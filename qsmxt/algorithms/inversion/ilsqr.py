@@ -32,7 +32,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import divergence, gradient
-from qsmxt.algorithms.domain import Domain, filtered, scale
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.solvers import Operator, lsmr
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -135,8 +135,8 @@ def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParamete
     root = np.sqrt(1 - _stretched(bend, parameters.trusted, 100.0, domain.mask)) * domain.mask
     return (
         lsmr(
-            lambda x: root * filtered(x, dipole),
-            lambda y: filtered(root * y, dipole),
+            lambda x: root * fourier.filtered(x, dipole),
+            lambda y: fourier.filtered(root * y, dipole),
             root * domain.field,
             tolerance=parameters.tolerance,
             iterations=parameters.iterations,
@@ -152,16 +152,16 @@ def quick_estimate(domain: Domain, dipole: np.ndarray) -> np.ndarray:
     limited = np.copysign(np.maximum(np.abs(dipole), np.float32(QUICK_THRESHOLD)), dipole)
     limited[0, 0, 0] = np.inf
     reference = fourier.inverse(spectrum / limited, shape)
-    scale(spectrum, np.sign(dipole))
+    fourier.scale(spectrum, np.sign(dipole))
     weights = np.abs(dipole) ** np.float32(0.001)
     low, high = np.percentile(weights, (1, 30))
     weights = np.clip((weights - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     sphere = kernels.spherical_mean(domain.grid, QUICK_RADIUS)
     for _ in range(2):
-        smooth = filtered(fourier.inverse(spectrum.copy(), shape) * domain.mask, sphere)
-        scale(spectrum, weights)
+        smooth = fourier.filtered(fourier.inverse(spectrum.copy(), shape) * domain.mask, sphere)
+        fourier.scale(spectrum, weights)
         smooth_spectrum = fourier.forward(smooth)
-        scale(smooth_spectrum, 1 - weights)
+        fourier.scale(smooth_spectrum, 1 - weights)
         spectrum += smooth_spectrum
     quick = fourier.inverse(spectrum, shape)
     x, y = quick[domain.mask].astype(np.float64), reference[domain.mask].astype(np.float64)
@@ -174,12 +174,12 @@ def streak_operator(weights: np.ndarray, cone: np.ndarray, grid: Grid) -> tuple[
     """Weighted gradient of the part of a map inside the ``cone`` (half spectrum, 0 or 1), and its adjoint."""
 
     def forward(x: np.ndarray) -> np.ndarray:
-        slopes = gradient(filtered(x, cone), grid)
+        slopes = gradient(fourier.filtered(x, cone), grid)
         slopes *= weights
         return slopes
 
     def adjoint(y: np.ndarray) -> np.ndarray:
-        return filtered(divergence(weights * y, grid), cone)
+        return fourier.filtered(divergence(weights * y, grid), cone)
 
     return forward, adjoint
 
@@ -191,7 +191,7 @@ def _streaks(chi: np.ndarray, weights: np.ndarray, cone: np.ndarray, grid: Grid,
     right = gradient(chi, grid)
     right *= weights
     found = lsmr(*streak_operator(weights, keep, grid), right, tolerance=1e-3, iterations=iterations)
-    return filtered(found.x, keep)
+    return fourier.filtered(found.x, keep)
 
 
 def _stretched(values: np.ndarray, low: float, high: float, mask: np.ndarray) -> np.ndarray:

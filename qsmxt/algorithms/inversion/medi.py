@@ -34,8 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain, combined, filtered
+from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms.domain import Domain, combined
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise, reject_outliers
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
@@ -167,11 +167,11 @@ def medi(
 def _smv(domain: Domain, dipole: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Field, convolution and eroded mask after the spherical mean filter."""
     sphere = kernels.spherical_mean(domain.grid, radius)
-    reliable = filtered(domain.mask.astype(np.float32), sphere) > 1 - 1e-4
+    reliable = fourier.filtered(domain.mask.astype(np.float32), sphere) > 1 - 1e-4
     reliable &= domain.mask
     if not reliable.any():
         raise InputError(
             f"mask: expected a mask that holds a sphere of {radius:g} mm, found none; lower smv_radius or set it to 0"
         )
     high = 1 - sphere
-    return np.where(reliable, filtered(domain.field, high), 0).astype(np.float32), dipole * high, reliable
+    return np.where(reliable, fourier.filtered(domain.field, high), 0).astype(np.float32), dipole * high, reliable

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain, checked_mask, combined, filtered
+from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms.domain import Domain, checked_mask, combined
 from qsmxt.algorithms.inversion.background import without_harmonic
 from qsmxt.algorithms.inversion.ilsqr import ilsqr
 from qsmxt.algorithms.inversion.vesselness import vesselness
@@ -155,6 +155,8 @@ def _high_pass(domain: Domain, mask: np.ndarray, widths: tuple[float, float]) ->
     background = np.zeros_like(field)
     for number, width in enumerate(levels):
         gaussian = kernels.gaussian(domain.grid, float(width))
-        mean = np.divide(filtered(field, gaussian), filtered(inside, gaussian), out=np.zeros_like(field), where=mask)
+        mean = np.divide(
+            fourier.filtered(field, gaussian), fourier.filtered(inside, gaussian), out=np.zeros_like(field), where=mask
+        )
         background += np.clip(1 - np.abs(position - number), 0, 1) * mean
     return np.where(mask, field - background, np.float32(0))

@@ -36,7 +36,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import gradient
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.algorithms.solvers import norm
 from qsmxt.errors import InputError
@@ -150,7 +150,7 @@ def _curve(domain: Domain, penalty: float) -> tuple[np.ndarray, np.ndarray, np.n
     points = []
     for weight in weights:
         chi = total_variation(domain, float(weight), penalty, *QUICK)
-        residual = np.where(domain.mask, filtered(chi, dipole) - domain.field, np.float32(0))
+        residual = np.where(domain.mask, fourier.filtered(chi, dipole) - domain.field, np.float32(0))
         points.append((norm(residual), float(np.abs(gradient(chi, domain.grid)).sum(dtype=np.float64))))
     return np.array([p[0] for p in points]), np.array([p[1] for p in points]), weights
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsmxt.algorithms import fourier
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, filtered
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -116,7 +117,7 @@ def star(
     first = _level(domain, domain.field, weights, parameters.strong_weight, parameters, _part(progress, 0.0))
     middle = np.float32(np.median(first[domain.mask]))
     strong = np.where(domain.mask & (np.abs(first - middle) > parameters.strong), first, np.float32(0))
-    rest = np.where(domain.mask, domain.field - filtered(strong, domain.dipole()), np.float32(0))
+    rest = np.where(domain.mask, domain.field - fourier.filtered(strong, domain.dipole()), np.float32(0))
     tissue = _level(domain, rest, weights, parameters.weight, parameters, _part(progress, 0.5))
     return domain.finish(strong + tissue)
 

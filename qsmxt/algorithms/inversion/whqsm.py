@@ -25,7 +25,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, scale
+from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import PhaseData, Splitting
@@ -75,9 +75,9 @@ class _HarmonicData:
     def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
         # target + harmonic is still z - s of the last iteration
         spectrum = fourier.forward(target + self.harmonic - predicted)
-        scale(spectrum, self.from_data)
+        fourier.scale(spectrum, self.from_data)
         split = fourier.forward(self.split)
-        scale(split, self.from_split)
+        fourier.scale(split, self.from_split)
         spectrum += split
         curvature = spectrum * self.laplacian
         self.harmonic = fourier.inverse(spectrum, self.harmonic.shape)  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import PADDING, Domain, change, checked_mask, filtered, masked, scale
+from qsmxt.algorithms.domain import PADDING, Domain, change, checked_mask, masked
 from qsmxt.algorithms.inversion.splitting import SquaredData
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -174,14 +174,14 @@ class _Solver:
     def step(self) -> float:
         """One iteration; returns the relative change of the map."""
         spectrum = fourier.forward(self.right)
-        scale(spectrum, self.for_prior)
+        fourier.scale(spectrum, self.for_prior)
         for target, transfer in zip(self.targets, self.for_fields, strict=True):
             part = fourier.forward(target)
-            scale(part, transfer)
+            fourier.scale(part, transfer)
             spectrum += part
         for data, dipole, target in zip(self.data, self.dipoles, self.targets, strict=True):
             part = spectrum.copy()
-            scale(part, dipole)
+            fourier.scale(part, dipole)
             data(fourier.inverse(part, self.shape), target)
         old, self.chi = self.chi, fourier.inverse(spectrum, self.shape)
         self.prior.step(self.chi, self.threshold, self.right)
@@ -190,7 +190,7 @@ class _Solver:
     def distrust(self, discrepancy: float, noise: list[np.ndarray]) -> None:
         """Lower the weights where the map leaves more of the field (ppm) than ``discrepancy`` and its noise."""
         for index, (data, dipole, field) in enumerate(zip(self.data, self.dipoles, self.fields, strict=True)):
-            left = filtered(self.chi, dipole) - field
+            left = fourier.filtered(self.chi, dipole) - field
             allowed = np.full(self.shape, discrepancy**2, dtype=np.float32)
             if noise:
                 allowed += np.square(NOISE_ALLOWED * noise[index])

@@ -69,7 +69,7 @@ import numpy as np
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, change, checked_mask, filtered, masked, scale
+from qsmxt.algorithms.domain import Domain, change, checked_mask, masked
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, SquaredData
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters
 from qsmxt.algorithms.signal import SAMPLE
@@ -186,8 +186,8 @@ def chiseparation(
 def unexplained(domain: Domain, chi: np.ndarray) -> np.ndarray:
     """What of the field on the box (ppm) neither ``chi`` (ppm) nor a constant added to it explains."""
     dipole = kernels.dipole(domain.grid, "greens")
-    left = np.where(domain.mask, domain.field - filtered(chi, dipole), np.float32(0))
-    constant = np.where(domain.mask, filtered(domain.mask.astype(np.float32), dipole), np.float32(0))
+    left = np.where(domain.mask, domain.field - fourier.filtered(chi, dipole), np.float32(0))
+    constant = np.where(domain.mask, fourier.filtered(domain.mask.astype(np.float32), dipole), np.float32(0))
     power = float(np.vdot(constant, constant))
     return left - np.float32(np.vdot(constant, left) / power) * constant if power > 0 else left
 
@@ -243,16 +243,16 @@ class _Solver:
         """One iteration; returns the relative change of the paramagnetic map."""
         half, shape = np.float32(0.5), self.grid.shape
         difference = fourier.forward(half * (self.right[0] - self.right[1]))
-        scale(difference, self.for_difference)
+        fourier.scale(difference, self.for_difference)
         data = fourier.forward(self.target)
-        scale(data, self.for_data)
+        fourier.scale(data, self.for_data)
         difference += data
         total = fourier.forward(half * (self.right[0] + self.right[1]) + self.coupling * self.total)
-        scale(total, self.for_sum)
+        fourier.scale(total, self.for_sum)
         a = fourier.inverse(total, shape)
         self.relaxation(a, self.total)
         np.copyto(data, difference)
-        scale(data, self.dipole)
+        fourier.scale(data, self.dipole)
         self.data(fourier.inverse(data, shape), self.target)
         t = fourier.inverse(difference, shape)
         moved = 0.0
