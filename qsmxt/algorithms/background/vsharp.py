@@ -17,7 +17,8 @@ Parameters
     ``radius_max`` sets the accuracy inside, ``radius_min`` how much of the rim is kept and how noisy it is.
     ``cutoff`` and ``threshold`` limit the division (:mod:`qsmxt.algorithms.background.deconvolution`).
     ``harmonic_degree`` takes away the low-degree harmonic functions that truncation leaves
-    (:mod:`qsmxt.algorithms.background.harmonics`); it permits the low cutoff.
+    (:mod:`qsmxt.algorithms.background.harmonics`); it permits the low cutoff. ``harmonic_depth``: the fit looks at what
+    lies deeper.
 
 Departures from the papers: cutoff as a spatial frequency, removal of solid harmonics. With ``cutoff=0``,
 ``threshold=0.05`` and ``harmonic_degree=-1`` the method is the published one.

@@ -18,6 +18,11 @@ Departure from the paper, and a large one: the estimate is found by ADMM
 (:mod:`~qsmxt.algorithms.inversion.splitting`) instead of damped message passing, which need not converge for a
 convolution; the name stands for the model.
 
+Parameters
+    ``levels``: how coarse the structures of the prior are. ``rounds``: of estimation, with ``iterations`` of ADMM in
+    each. ``start_weight``: of the Tikhonov map from which the first :math:`b_l` come. ``penalty``: of the wavelet
+    split.
+
 References
 ----------
 Huang et al. 2023 (doi:10.1002/mrm.29722).

@@ -17,6 +17,11 @@ over-relaxed. 5 and 35 iterations then give what 20 and 80 of the paper's did or
 27.1 instead of 28.0 % at 25 degrees with 2 ppb of noise, 27.0 instead of 26.9 % at 1 x 1 x 3 mm, 16.0 instead of
 21.0 % at 1.2 mm).
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior, which changes the speed, hardly the map.
+    ``first_iterations``: of the first stage, few. ``tolerance``, ``iterations``: where the second ends.
+
 References
 ----------
 Lambert et al. 2022 (doi:10.1002/mrm.29218).

@@ -19,6 +19,10 @@ Departures from the paper: percentiles are taken in the mask; :math:`W` is lower
 percentile and edges are sought between the 60th and 90th instead of the 50th and 70th (digital head, 1.5 mm: NRMSE
 36.7 instead of 57 %: the field near strong sources is what tells about them); numbers of iterations are fixed.
 
+Parameters
+    ``iterations``, ``tolerance``: where the first solution stops, which is its regularisation. ``streak_iterations``:
+    of the second problem; 0 leaves the streaks in.
+
 References
 ----------
 Li et al. 2015 (doi:10.1016/j.neuroimage.2014.12.043); LSMR: Fong and Saunders 2011 (doi:10.1137/10079687X).

@@ -11,6 +11,12 @@ ADMM splits :math:`\nabla\chi` and :math:`D\chi`. Departure from the paper, whic
 scalar problem :math:`\kappa/s\cdot 2W|\sin(s(z-f)/2)| + \mu/2\,(z-v)^2` of a voxel is solved as it stands, its
 minimum at :math:`z=f` if :math:`|v-f| \le \kappa W/\mu`, else by Newton's method.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior, which changes the speed, hardly the map.
+    ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``tolerance``, ``iterations``: where
+    the iteration ends.
+
 References
 ----------
 Milovic et al. 2022 (doi:10.1002/mrm.28957).

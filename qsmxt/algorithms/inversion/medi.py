@@ -22,6 +22,11 @@ preconditioner in k-space, with which 5 steps of 5 iterations suffice.
 Measured on a digital head (1.5 mm, noise 0.9 ppb): NRMSE 15.6 % where total variation has 25.7 and weighted total
 variation 19.5 %.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``tolerance``, ``iterations``: where
+    the Gauss-Newton steps end. ``inner_tolerance``, ``inner_iterations``: where the conjugate gradients in each end.
+
 References
 ----------
 Liu et al. 2011 (doi:10.1002/mrm.22816); Liu et al. 2013 (doi:10.1002/mrm.24272); MEDI+0: Liu et al. 2018

@@ -1,6 +1,6 @@
 r"""Inversion of the local field by a network of the user.
 
-.. math:: \chi = N(f_l) \quad\text{or}\quad \chi = N(f_l, M)
+.. math:: \chi = b\,N(a f_l) \quad\text{or}\quad \chi = b\,N(a f_l, M)
 
 with :math:`f_l` the local field (ppm, ``(x, y, z)``), :math:`M` the mask and :math:`N` a network in an ONNX file,
 called as :mod:`qsmxt.algorithms.inversion.learned` says. QSMxT brings no weights and downloads none. What a network
@@ -8,6 +8,10 @@ makes of fields unlike those of its training (resolution, field strength, pathol
 compare with another method.
 
 Needs the extra ``onnx`` (``pip install 'qsmxt[onnx]'``).
+
+Parameters
+    ``weights``: the file of N. ``input_scale``, ``output_scale``: a and b. ``multiple``: sides of the box, as the
+    network needs them. ``threads``: of the network; the last digits may depend on it.
 
 References
 ----------

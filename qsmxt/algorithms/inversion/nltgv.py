@@ -16,6 +16,12 @@ ADMM splits :math:`D\chi`, :math:`\nabla\chi - w` and :math:`\mathcal{E}w`. Depa
 
 which has the same fixed points and no further transforms.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior, which changes the speed, hardly the map.
+    ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``tolerance``, ``iterations``: where
+    the iteration ends.
+
 References
 ----------
 Milovic et al. 2018 (doi:10.1002/mrm.27073).

@@ -12,6 +12,12 @@ the phase with the curvature kept positive.
 Departures from the paper: the dual of the data split has penalty 0.1 instead of 1, which is faster; the phase of a
 voxel is first moved to the turn nearest to the prediction, so the global minimum of the scalar problem is found.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior, which changes the speed, hardly the map.
+    ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``tolerance``, ``iterations``: where
+    the iteration ends.
+
 References
 ----------
 Milovic et al. 2018 (doi:10.1002/mrm.27073).

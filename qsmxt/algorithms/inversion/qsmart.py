@@ -19,6 +19,11 @@ is subtracted first. A Gaussian narrow enough to remove the background near the 
 with the harmonic part gone it can be wide. On digital heads at 3 T (1.5 mm) and 7 T (1 mm) that took the NRMSE from 67
 to 50 and 49 %; widths of 2 to 10 mm without it leave background (3 T: 168 %).
 
+Parameters
+    ``widths``: :math:`\sigma_0` and :math:`\sigma_1` of the first stage. ``tissue_widths``: those of the second.
+    ``vessel_radii``: widths of the vesselness. ``vessel_threshold``: vesselness from which a voxel is left out of
+    tissue.
+
 References
 ----------
 Yaghmaie et al. 2021 (doi:10.1016/j.neuroimage.2020.117701); iLSQR: Li et al. 2015

@@ -18,6 +18,10 @@ Departures from the paper: the penalty is fixed at 100 instead of growing from 1
 stalls, and 8 LSMR iterations are made instead of 4 (digital head, 1.5 mm, NRMSE 30.1 instead of 40.4 %, deep-grey
 slope 0.92 instead of 0.78). LSMR on a diagonal operator is a polynomial in :math:`D` (:mod:`qsmxt.algorithms.solvers`).
 
+Parameters
+    ``first_iterations``: of LSMR; more restore contrast and amplify noise. ``tolerance``, ``iterations``: where the
+    second step ends.
+
 References
 ----------
 Kames, Wiggermann and Rauscher 2018 (doi:10.1016/j.neuroimage.2017.11.018).

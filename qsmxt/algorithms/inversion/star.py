@@ -16,6 +16,10 @@ ADMM (:mod:`~qsmxt.algorithms.inversion.splitting`).
 
 Departure from the paper: strong sources are told from tissue by the threshold :math:`\tau`.
 
+Parameters
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior in both levels. ``tolerance``, ``iterations``: where a
+    level ends.
+
 References
 ----------
 Wei et al. 2015 (doi:10.1002/nbm.3383).

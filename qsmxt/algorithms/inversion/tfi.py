@@ -18,6 +18,12 @@ preconditioner of the paper (30 outside the mask, 1 inside) is left as ``outside
 digital head, 1.5 mm, 3 T, noise 0.9 ppb, NRMSE from the true total field 23 % at 1 to 2, 55 % at 5, 97 % at 30;
 without :math:`h` 100 % at 30. For comparison total variation from the true *local* field has 25.7 %.
 
+Parameters
+    ``weight``: :math:`\lambda`. ``edges``: share of magnitude differences that are edges. ``csf_weight``: how strictly
+    the CSF of a ``csf_mask`` has one value, as in MEDI. ``reference_echo_time``: gives s; ``auto`` lets the strongest
+    field have 3 rad. ``tolerance``, ``iterations``: where the Gauss-Newton steps end. ``inner_tolerance``,
+    ``inner_iterations``: where the conjugate gradients in each end.
+
 References
 ----------
 Liu et al. 2017 (doi:10.1002/mrm.26331).

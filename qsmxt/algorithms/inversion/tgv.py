@@ -23,6 +23,10 @@ scheme, which on a digital head (1.5 mm) had reached an NRMSE of 56 % after 1000
 ``weight`` is in the units of :mod:`~qsmxt.algorithms.inversion.tv`; the published :math:`\alpha_1` for phases (rad)
 is ``weight`` times rad per ppm.
 
+Parameters
+    ``margin``: room for sources around the mask. ``penalty``: :math:`\rho/\lambda` of the split of the prior, which
+    changes the speed, hardly the map. ``tolerance``, ``iterations``: where the iteration ends.
+
 References
 ----------
 Langkammer et al. 2015 (doi:10.1016/j.neuroimage.2015.02.041).

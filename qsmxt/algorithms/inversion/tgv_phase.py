@@ -18,6 +18,10 @@ this Laplacian and vanishes on the rim of the mask is found by multigrid
 
 ``erosions`` takes layers off the mask, on which the phase often is noise; the map is zero there.
 
+Parameters
+    ``weight``, ``curvature``, ``margin``, ``penalty``, ``tolerance``, ``iterations``: those of
+    :mod:`~qsmxt.algorithms.inversion.tgv`.
+
 References
 ----------
 Langkammer et al. 2015 (doi:10.1016/j.neuroimage.2015.02.041).

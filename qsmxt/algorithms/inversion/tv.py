@@ -15,6 +15,11 @@ Without ``field_noise`` :math:`W = 1` and the split :math:`z = \nabla\chi` (scal
 (ppm) :math:`W` is its inverse, scaled to a median of 1 and cut at 3, zero outside the mask; a second split
 :math:`z_2 = D\chi` with penalty :math:`\mu` keeps every step diagonal, at twice the number of transforms.
 
+Parameters
+    ``weight``: :math:`\lambda`. ``criterion``: how a ``weight`` of ``auto`` is found
+    (:mod:`~qsmxt.algorithms.inversion.regularisation`). ``penalty``: :math:`\rho/\lambda`, which changes the speed,
+    hardly the map. ``tolerance``, ``iterations``: where the iteration ends.
+
 References
 ----------
 Bilgic et al. 2014 (doi:10.1002/mrm.25029).

@@ -20,6 +20,11 @@ The iterations are stopped early (``iterations``), which damps what the data har
 inverse of ``field_noise``, scaled to a median of 1 and cut at 3, times the third power of ``fit_quality``. The
 outermost voxels, whose field the boundary values use up, have no weight; they are part of the map all the same.
 
+Parameters
+    ``weight``: :math:`\lambda`. ``margin``: width of the shell in which background sources may lie.
+    ``gradient_penalty``: penalty of :math:`z_1` over :math:`\lambda`. ``field_penalty``: penalty of :math:`z_2` over
+    the median data weight. ``edge``: gradient of the map above which the total variation flattens no further.
+
 References
 ----------
 Liu et al. 2017 (doi:10.1002/mrm.26331); Zhou et al. 2014 (doi:10.1002/nbm.3064); Bilgic et al. 2014

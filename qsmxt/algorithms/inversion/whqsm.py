@@ -12,6 +12,12 @@ field (rad/ppm, :mod:`~qsmxt.algorithms.inversion.phase`), :math:`\lambda` the `
 It helps after background removal by spherical means and hurts on a field without background, part of which it takes
 for background. Departure from the paper: the data penalty.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior. ``harmonic_penalty``, ``data_penalty``: of the two
+    other splits. ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``tolerance``,
+    ``iterations``: where the iteration ends.
+
 References
 ----------
 Milovic et al. 2019 (doi:10.1002/mrm.27483).

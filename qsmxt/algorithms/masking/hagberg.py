@@ -13,6 +13,9 @@ Departures from the paper
     The radius is in mm and at least 2 voxels of the finest axis, so it means the same at any resolution; of several
     echoes the T are averaged; the sphere is cut off at the edge of the volume instead of padded with zeros.
 
+Parameters
+    ``radius``: of the sphere B. ``threshold``: t.
+
 References
 ----------
 Hagberg et al. 2022 (doi:10.1002/mrm.29368).

@@ -16,6 +16,9 @@ magnitudes that serve as weights (noise follows the measured magnitude), nor bef
 Departures from the published method
     Everything but the division is done on block means of about 3 mm; lengths are in mm.
 
+Parameters
+    ``sigma``: :math:`\sigma`, at most a tenth of the field of view. ``box``: h.
+
 References
 ----------
 Eckstein et al. 2021 (doi:10.1016/j.neuroimage.2021.118175).

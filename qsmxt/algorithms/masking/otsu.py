@@ -8,6 +8,9 @@ with the shares :math:`\omega` and means :math:`\mu` of the voxels below and abo
 not finite do not count. If several thresholds are equally good (empty bins between the classes), the middle one is
 taken.
 
+Parameters
+    ``factor``: the mask is what lies above it times t. ``bins``: of the histogram.
+
 References
 ----------
 Otsu 1979 (doi:10.1109/TSMC.1979.4310076).

@@ -18,6 +18,9 @@ fluid is not darker than tissue, but tissue whose signal dephases beside air is.
 what is at least 1.15 times as bright as cortex, which is the median at that depth, at most 1.25 times the deep tissue:
 late echoes show fluid brighter than cortex, and where they do not, nothing more is removed.
 
+Parameters
+    ``level``: a.
+
 References
 ----------
 Relaxation rates: Marques et al. 2021 (doi:10.1002/mrm.28716).

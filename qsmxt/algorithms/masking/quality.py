@@ -13,6 +13,9 @@ On the digital head (five settings with several echoes, 1 to 3 mm, 3 and 7 T, si
 keeps 97 to 99 % of the brain and leaves out at least 99 % of the voxels of the mask whose field is wrong by more
 than 0.05 ppm; without the fit quality it leaves out 52 to 91 %.
 
+Parameters
+    ``factor``: f. ``fit``: :math:`q_{min}`.
+
 References
 ----------
 Stewart et al. 2022 (doi:10.1002/mrm.29048); Otsu 1979 (doi:10.1109/TSMC.1979.4310076).
