@@ -182,7 +182,9 @@ class _Graph:
             method = catalogue().get(stage, {}).get(key)
             title = method.title if method else str(step["method"])
             label = f"{stage}: {title}"
-            self.activities[made] = self._activity(made, label, used, Parameters=step["parameters"])
+            self.activities[made] = self._activity(
+                made, label, used, Parameters=step["parameters"], AutomaticParameters=step.get("found", {})
+            )
             for name in step.get("produces", ()):
                 file = record["files"].get(name) if last[name] == made else None
                 held[name] = f"bids::{file}" if file else self._intermediate(name, made)

@@ -11,7 +11,8 @@ Arrays that are one file each may be named without options, in the order of the 
     qsmxt-step inversion tkd local.nii.gz mask.nii.gz --params params.json -o chi.nii.gz
 
 Every array that the method makes is written to ``OUTPUT_<array>.nii.gz`` with a JSON sidecar that holds the method,
-all its parameters and the version. If the output is called like an image, the first array is written there.
+all its parameters, the values found for those of ``auto``, and the version. If the output is called like an image, the
+first array is written there.
 """
 
 from __future__ import annotations
@@ -144,9 +145,10 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     import numpy as np
 
     from qsmxt.algorithms import parallel
+    from qsmxt.bids.atomic import plain
     from qsmxt.bids.outputs import save_volume
     from qsmxt.geometry import Grid
-    from qsmxt.registry.methods import lookup
+    from qsmxt.registry.methods import automatic_values, lookup
 
     parameters = method.complete({**_parameters(options.params), **options.flags})
     _place_images(method, options)
@@ -156,10 +158,13 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     if options.b0_direction:
         grid = Grid(grid.shape, grid.voxel_size, tuple(options.b0_direction))
     parallel.set_thread_count(options.num_threads)
-    made = lookup(method.stage, method.key).run(arrays, grid, parameters)
+    with automatic_values() as found:
+        made = lookup(method.stage, method.key).run(arrays, grid, parameters)
     written = []
     for number, (name, array) in enumerate(made.items()):
         sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
+        if found:
+            sidecar["AutomaticParameters"] = plain(found)
         part = {"echoes": "echo", "components": "component"}.get(ARTIFACTS[name].kind, "part")
         volumes = {"": array} if array.ndim == 3 else {f"_{part}-{i}": volume for i, volume in enumerate(array, 1)}
         for ending, volume in volumes.items():

@@ -13,7 +13,7 @@ from qsmxt.interfaces.base import Interface
 from qsmxt.interfaces.state import State, digest
 
 #: What is recorded of a step.
-_RECORDED = ("method", "parameters", "consumes", "optional", "produces")
+_RECORDED = ("method", "parameters", "found", "consumes", "optional", "produces")
 
 
 class WriteDerivativesInputSpec(BaseInterfaceInputSpec):
@@ -66,6 +66,7 @@ class WriteDerivatives(Interface):
                 parameters=parameters_by_method(steps),
                 version=self.inputs.version,
                 extra={
+                    "AutomaticParameters": found_by_method(steps),
                     **state.corrections,
                     **({"GeneratedBy": made_by[name]} if name in made_by else {}),
                     **(reference(state) if name == "chi" else {}),
@@ -128,6 +129,11 @@ def parameters_by_method(steps: list[dict[str, Any]]) -> dict[str, Any]:
     for step in steps:
         found.setdefault(step["method"], []).append(step["parameters"])
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def found_by_method(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What steps found for parameters of ``"auto"``; one value an echo where a step ran on every echo."""
+    return {step["method"]: step["found"] for step in steps if step.get("found")}
 
 
 def describe(step: dict[str, Any]) -> Any:

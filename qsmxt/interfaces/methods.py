@@ -74,7 +74,7 @@ class Workspace:
 
     def run(self, step: dict[str, Any]) -> None:
         """Run one step."""
-        from qsmxt.registry.methods import lookup
+        from qsmxt.registry.methods import automatic_values, lookup
 
         if "nested" in step:
             self._run_echoes(step)
@@ -85,7 +85,10 @@ class Workspace:
             return
         method, names = lookup(stage, key), step.get("names", {})
         arrays = {name: self._seen(stage, names.get(name, name)) for name in (*method.consumes, *method.optional)}
-        made = method.run(arrays, self.grid, step["parameters"])
+        with automatic_values() as found:
+            made = method.run(arrays, self.grid, step["parameters"])
+        if found:
+            step["found"] = plain(found)
         if stage == "inversion" and self.get("support_mask") is not None:
             made = {name: np.where(self.get("mask"), array, np.float32(0)) for name, array in made.items()}
         self.made.update({names.get(name, name): array for name, array in made.items()})
@@ -107,11 +110,16 @@ class Workspace:
         """Run the nested steps on every echo and stack the maps."""
         (target,) = step["produces"]
         maps = []
+        found: list[dict[str, list[Any]]] = [{} for _ in step["nested"]]
         for echo in range(len(self.get("echo_times"))):
             single = EchoWorkspace(self, echo)
-            for nested in step["nested"]:
+            for nested, values in zip(step["nested"], found, strict=True):
                 single.run(nested)
+                for name, value in nested.pop("found", {}).items():
+                    values.setdefault(name, []).append(value)
             maps.append(single.made["chi"])
+        for nested, values in zip(step["nested"], found, strict=True):
+            nested.update({"found": values} if values else {})
         self.made[target] = np.stack(maps)
 
     def _hand_on(self, given: str, made: str) -> None:

@@ -21,7 +21,9 @@ import dataclasses
 import importlib
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,6 +218,33 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
+
+_FOUND: ContextVar[dict[str, Any] | None] = ContextVar("found", default=None)
+
+
+@contextmanager
+def automatic_values() -> Iterator[dict[str, Any]]:
+    """Collect what a method that runs inside finds for its parameters of ``"auto"``, by their names.
+
+    >>> with automatic_values() as found:
+    ...     _ = found_value("weight", 2e-4)
+    >>> found
+    {'weight': 0.0002}
+    """
+    collected: dict[str, Any] = {}
+    token = _FOUND.set(collected)
+    try:
+        yield collected
+    finally:
+        _FOUND.reset(token)
+
+
+def found_value(name: str, value: Any) -> Any:
+    """``value``, which a method found for its parameter ``name``; whoever runs the method may record it."""
+    collected = _FOUND.get()
+    if collected is not None:
+        collected[name] = value
+    return value
 
 
 def method(

@@ -287,8 +287,9 @@ def _settings(records: Sequence[Mapping[str, Any]]) -> str:
         for step in record.get("steps", ()):
             stage, _, key = str(step["method"]).partition(".")
             known = catalogue().get(stage, {}).get(key)
-            values = ", ".join(f"{name} = {value}" for name, value in step.get("parameters", {}).items())
-            rows[f"{stage}: {known.title if known else key}"] = values
+            found = {name: f"auto ({value})" for name, value in step.get("found", {}).items()}
+            values = {**step.get("parameters", {}), **found}
+            rows[f"{stage}: {known.title if known else key}"] = ", ".join(f"{n} = {v}" for n, v in values.items())
     return page.facts(rows)
 
 

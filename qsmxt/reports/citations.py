@@ -51,7 +51,7 @@ def step_sentence(step: Mapping[str, Any]) -> str:
     if method is None or not method.sentence:
         return ""
     try:
-        sentence = method.sentence.format(**step.get("parameters", {}))
+        sentence = method.sentence.format(**{**step.get("parameters", {}), **step.get("found", {})})
     except (KeyError, IndexError, ValueError):
         sentence = method.sentence
     return _with_citations(sentence, method.references)

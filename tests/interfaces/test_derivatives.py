@@ -10,7 +10,14 @@ import pytest
 
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
 from qsmxt.geometry import Grid
-from qsmxt.interfaces.derivatives import Publish, WriteDerivatives, history, parameters_by_method, put_in_place
+from qsmxt.interfaces.derivatives import (
+    Publish,
+    WriteDerivatives,
+    found_by_method,
+    history,
+    parameters_by_method,
+    put_in_place,
+)
 from qsmxt.interfaces.methods import RunMethods
 from qsmxt.interfaces.state import State, describe_grid, save_arrays
 from qsmxt.registry.catalogue import find
@@ -148,3 +155,8 @@ def test_the_sidecar_of_the_map_states_what_referencing_subtracted(tmp_path, key
     assert stated.get("Parameters", {}).get("labels") == ([7] if key == "region" else None)
     saved = np.asanyarray(nib.load(image).dataobj)
     np.testing.assert_array_equal(saved[mask], chi[mask] - np.float32(stated["Offset"]))
+
+
+def test_values_found_for_auto_are_listed_by_method():
+    steps = [_step("field.fit", [], []), {**_step("inversion.tv", [], [], weight="auto"), "found": {"weight": 2e-4}}]
+    assert found_by_method(steps) == {"inversion.tv": {"weight": 2e-4}}

@@ -175,3 +175,26 @@ def test_every_echo_is_reconstructed_from_itself_alone(state, tmp_path):
         assert np.allclose(maps[number], expected, atol=1e-4)
     assert [ran["method"] for ran in after.steps] == ["field.weighted_fit", "inversion.tkd"]
     assert "echo_chi" in reported([step])[-1]["produces"], "so that the map's history leads to it"
+
+
+def test_values_found_for_auto_are_recorded_and_give_the_same_map(state, tmp_path):
+    tv = _step("inversion.tv", ["local_field", "mask"], ["chi"], weight="auto", iterations=3)
+    after = _run(state, [NONE, tv], tmp_path / "node")
+    (step,) = after.steps
+    assert step["parameters"]["weight"] == "auto"
+    given = {**tv, "parameters": {**tv["parameters"], **step["found"]}}
+    again = _run(state, [NONE, given], tmp_path / "again")
+    assert np.array_equal(again.load("chi"), after.load("chi"))
+    assert "found" not in again.steps[0]
+
+
+def test_values_found_for_every_echo_are_recorded_one_by_one(state, tmp_path):
+    tv = _step("inversion.tv", ["total_field", "mask"], ["chi"], weight="auto", iterations=2)
+    whole = state.extended({}, fingerprint="g")
+    (tmp_path / "times").mkdir()
+    whole.arrays.update(save_arrays(tmp_path / "times", {"echo_times": np.array([0.01, 0.02])}))
+    tv["names"] = {"local_field": "total_field"}
+    step = {"method": "merging.echoes", "nested": [tv], "produces": ["echo_chi"], "consumes": [], "optional": []}
+    after = _run(whole, [step], tmp_path / "node")
+    first, second = after.steps[0]["found"]["weight"]
+    assert first == second, "both echoes have the same field here"

@@ -30,13 +30,14 @@ Li et al. 2015 (doi:10.1016/j.neuroimage.2014.12.043); LSMR: Fong and Saunders 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import divergence, gradient
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, Trials, chosen, numbers
 from qsmxt.algorithms.solvers import Operator, lsmr
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -45,12 +46,20 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 QUICK_RADIUS = 3.0
 QUICK_THRESHOLD = 1 / 8
 
+#: Most and fewest iterations between which the criteria look, and the log ratio of amplitudes near and far from the
+#: cone at which they count as equal in the first solution.
+NUMBERS = (40, 3)
+EQUAL = -0.7
+
 
 @dataclass(frozen=True)
 class ILSQRParameters:
     """Parameters of :func:`ilsqr`."""
 
-    iterations: int = parameter(12, at_least=1, help="most iterations of the first solution; more restore contrast")
+    iterations: int = parameter(
+        12, at_least=1, auto=True, help="most iterations of the first solution; more restore contrast"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a number of auto is found")
     tolerance: float = parameter(0.01, at_least=0, help="normal residual at which the first solution stops")
     trusted: float = parameter(
         99.0, unit="%", at_least=0, below=100, help="percentile of the Laplacian below which a voxel is fully trusted"
@@ -67,6 +76,7 @@ class ILSQRParameters:
     key="ilsqr",
     title="Iterative LSQR",
     consumes=("local_field", "mask"),
+    optional=("field_noise",),
     produces=("chi",),
     parameters=ILSQRParameters,
     references=("li2015", "fong2011"),
@@ -80,6 +90,7 @@ def ilsqr(
     parameters: ILSQRParameters = ILSQRParameters(),
     *,
     progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with streaks removed; see the module.
 
@@ -95,6 +106,8 @@ def ilsqr(
         See :class:`ILSQRParameters`.
     progress
         Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; only the criterion ``discrepancy`` uses it.
 
     Returns
     -------
@@ -105,7 +118,7 @@ def ilsqr(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
-        NaN or Inf in the mask.
+        NaN or Inf in the mask; if the criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -119,6 +132,7 @@ def ilsqr(
     """
     domain = Domain.around("local_field", local_field, mask, grid)
     dipole = domain.dipole()
+    parameters = replace(parameters, iterations=number_of_iterations(domain, dipole, parameters, field_noise))
     chi = first_solution(domain, dipole, parameters)
     if progress:
         progress(0.4)
@@ -131,6 +145,18 @@ def ilsqr(
     if progress:
         progress(1.0)
     return domain.finish(chi)
+
+
+def number_of_iterations(
+    domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters, field_noise: np.ndarray | None
+) -> int:
+    """Iterations of the first solution: those given, or as many as the criterion finds."""
+
+    def solve(count: int) -> np.ndarray:
+        return first_solution(domain, dipole, replace(parameters, iterations=count))
+
+    trials = Trials("iterations", numbers(*NUMBERS), solve, domain, EQUAL)
+    return int(chosen(parameters.iterations, parameters.criterion, trials, field_noise))
 
 
 def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters) -> np.ndarray:

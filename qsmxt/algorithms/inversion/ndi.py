@@ -36,15 +36,24 @@ from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.engine import HOST, Engine, placed, to_host
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, Trials, chosen, numbers
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Most and fewest steps between which the criteria look, and the log ratio of amplitudes near and far from the cone at
+#: which they count as equal: a descent from zero has hardly reached the cone when its noise begins to grow.
+NUMBERS = (100, 3)
+EQUAL = -1.0
 
 
 @dataclass(frozen=True)
 class NDIParameters:
     """Parameters of :func:`ndi`."""
 
-    iterations: int = parameter(25, at_least=1, help="number of steps; more sharpen, then add noise and streaks")
+    iterations: int = parameter(
+        25, at_least=1, auto=True, help="number of steps; more sharpen, then add noise and streaks"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a number of auto is found")
     step: float = parameter(2.0, above=0, at_most=2.25, help="length of a step; above 2.25 the descent is unstable")
     damping: float = parameter(1e-5, at_least=0, help="weight of the squared map")
     reference_echo_time: float = parameter(
@@ -108,7 +117,8 @@ def ndi(
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
         NaN or Inf in the mask; if ``field_noise`` or ``magnitude`` has no positive value in the mask; if
-        ``reference_echo_time`` is a number and ``field_strength`` is missing.
+        ``reference_echo_time`` is a number and ``field_strength`` is missing; if the criterion ``discrepancy`` is
+        chosen without ``field_noise``.
 
     Examples
     --------
@@ -122,22 +132,43 @@ def ndi(
     """
     engine, domain = placed("local_field", local_field, mask, grid)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
-    weights = np.minimum(domain.weights_or_mask(to_host(field_noise), to_host(magnitude)), np.float32(1))
+    field_noise = to_host(field_noise)
+    weights = np.minimum(domain.weights_or_mask(field_noise, to_host(magnitude)), np.float32(1))
     weights *= weights
-    field, weights = engine.send(domain.field * scale), engine.send(weights)
-    dipole = engine.send(domain.dipole())
-    x, ahead = engine.zeros(domain.grid.shape), engine.zeros(domain.grid.shape)
+    data = engine.send(domain.field * scale), engine.send(weights), engine.send(domain.dipole())
+    trials = Trials(
+        "iterations",
+        numbers(*NUMBERS),
+        lambda count: engine.fetch(_descent(engine, *data, parameters, count)) / scale,
+        domain,
+        EQUAL,
+    )
+    count = chosen(parameters.iterations, parameters.criterion, trials, field_noise)
+    return engine.finish(domain, _descent(engine, *data, parameters, count, progress) / float(scale))
+
+
+def _descent(
+    engine: Engine,
+    field: Any,
+    weights: Any,
+    dipole: Any,
+    parameters: NDIParameters,
+    iterations: int,
+    progress: Progress | None = None,
+) -> Any:
+    """The map in radians after so many steps."""
+    x, ahead = engine.zeros(tuple(field.shape)), engine.zeros(tuple(field.shape))
     momentum = 1.0
     step, shrink = parameters.step, 1 - parameters.step * parameters.damping
-    for iteration in range(parameters.iterations):
+    for iteration in range(iterations):
         residual = _residual(engine, engine.filtered(ahead, dipole), field, weights)
         gradient = engine.filtered(residual, dipole)
         following = (1 + math.sqrt(1 + 4 * momentum * momentum)) / 2
         x, ahead = _advance(engine, gradient, step, shrink, (momentum - 1) / following, x, ahead)
         momentum = following
         if progress:
-            progress((iteration + 1) / parameters.iterations)
-    return engine.finish(domain, x / float(scale))
+            progress((iteration + 1) / iterations)
+    return x
 
 
 def _residual(engine: Engine, predicted: Any, field: Any, weights: Any) -> Any:

@@ -32,7 +32,7 @@ Yaghmaie et al. 2021 (doi:10.1016/j.neuroimage.2020.117701); iLSQR: Li et al. 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -40,7 +40,8 @@ from scipy import ndimage
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.domain import Domain, checked_mask, combined
 from qsmxt.algorithms.inversion.background import without_harmonic
-from qsmxt.algorithms.inversion.ilsqr import ilsqr
+from qsmxt.algorithms.inversion.ilsqr import ILSQRParameters, ilsqr, number_of_iterations
+from qsmxt.algorithms.inversion.regularisation import CRITERIA
 from qsmxt.algorithms.inversion.vesselness import vesselness
 from qsmxt.algorithms.merging.two_pass import TwoPassParameters, two_pass
 from qsmxt.geometry import Grid
@@ -57,6 +58,10 @@ MARGIN = 30.0
 class QSMARTParameters:
     """Parameters of :func:`qsmart`."""
 
+    iterations: int = parameter(
+        12, at_least=1, auto=True, help="most iterations of the first solution of iLSQR; more restore contrast"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a number of auto is found")
     widths: tuple[float, float] = parameter(
         (10.0, 20.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, whole mask"
     )
@@ -74,13 +79,13 @@ class QSMARTParameters:
     key="qsmart",
     title="QSMART",
     consumes=("total_field", "mask"),
-    optional=("magnitude",),
+    optional=("magnitude", "field_noise"),
     produces=("chi",),
     parameters=QSMARTParameters,
     references=("yaghmaie2021", "li2015"),
     sentence=(
-        "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR with and without "
-        "vessels."
+        "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR ({iterations} "
+        "iterations) with and without vessels."
     ),
     cost=Cost(bytes_per_voxel=79, seconds_per_megavoxel=12),
 )
@@ -92,6 +97,7 @@ def qsmart(
     *,
     progress: Progress | None = None,
     magnitude: np.ndarray | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the total field (ppm) in two stages; see the module.
 
@@ -110,6 +116,8 @@ def qsmart(
     magnitude
         Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)`` or ``(x, y, z)``, in which vessels are
         dark. Without it only the first stage is done.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; only the criterion ``discrepancy`` uses it.
 
     Returns
     -------
@@ -120,7 +128,8 @@ def qsmart(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
-        NaN or Inf in the mask; if no voxel of the mask has six neighbours in it.
+        NaN or Inf in the mask; if no voxel of the mask has six neighbours in it; if the criterion ``discrepancy`` is
+        chosen without ``field_noise``.
 
     Examples
     --------
@@ -133,7 +142,15 @@ def qsmart(
     True
     """
     domain, _ = without_harmonic(total_field, checked_mask(mask, grid), grid, MARGIN)
-    chi = ilsqr(_high_pass(domain, domain.mask, parameters.widths), domain.mask, domain.grid)
+    field = _high_pass(domain, domain.mask, parameters.widths)
+    settings = ILSQRParameters(iterations=parameters.iterations, criterion=parameters.criterion)
+    if parameters.iterations == "auto":
+        inner = Domain.around("local_field", field, domain.mask, domain.grid)
+        noise = None if field_noise is None else domain.crop.extract(field_noise)
+        settings = replace(settings, iterations=number_of_iterations(inner, inner.dipole(), settings, noise))
+        del inner
+    chi = ilsqr(field, domain.mask, domain.grid, settings)
+    del field
     if progress:
         progress(0.5)
     image = combined(magnitude, domain)
@@ -141,7 +158,7 @@ def qsmart(
         tubes = vesselness(image, domain.mask, domain.grid, parameters.vessel_radii)
         tissue = domain.mask & (tubes < parameters.vessel_threshold)
         if tissue.any() and not np.array_equal(tissue, domain.mask):
-            second = ilsqr(_high_pass(domain, tissue, parameters.tissue_widths), tissue, domain.grid)
+            second = ilsqr(_high_pass(domain, tissue, parameters.tissue_widths), tissue, domain.grid, settings)
             everywhere = TwoPassParameters(reach=0)
             chi = two_pass(second, tissue, chi, domain.mask, domain.grid, everywhere)
     if progress:

@@ -30,6 +30,7 @@ Milovic et al. 2021 (doi:10.1002/mrm.28435); L-curve: Hansen 1992 (doi:10.1137/1
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,36 +41,163 @@ from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.algorithms.solvers import norm
 from qsmxt.errors import InputError
-from qsmxt.registry.methods import Progress
+from qsmxt.registry.methods import Progress, found_value
 
 CRITERIA = ("equalisation", "discrepancy", "lcurve")
 #: Weights between which the criteria look, ppm mm.
 RANGE = (1e-5, 3e-3)
-#: Log ratio of the amplitudes at which frequencies count as equal.
+#: Log ratio of the amplitudes of total-variation maps at which frequencies count as equal.
 EQUAL = -0.15
 #: Quick solutions: iterations and relative change.
 QUICK = (20, 1e-2)
-#: Weights on trial for the criteria that need a curve, and bisections for the other.
+#: Values on trial for the criteria that need a curve.
 TRIALS = 9
-BISECTIONS = 7
+#: Values among which the others choose; a power of two and one.
+VALUES = 129
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Values on trial for the parameter of a method that decides its map, with quick solutions.
+
+    Attributes
+    ----------
+    parameter
+        Name of the parameter.
+    values
+        From the least to the most regularised.
+    solve
+        Map (ppm) on the box of the domain for a value.
+    domain
+        Field and mask on the box.
+    equal
+        Log ratio of amplitudes (:func:`amplitude_ratio`) at which frequencies count as equal in maps of this method.
+    dipole
+        Half spectrum of the dipole that ``solve`` inverts; the continuous one if ``None``.
+    measured
+        Where the field counts, bool; the mask if ``None``.
+    """
+
+    parameter: str
+    values: tuple[Any, ...]
+    solve: Callable[[Any], np.ndarray]
+    domain: Domain
+    equal: float = EQUAL
+    dipole: np.ndarray | None = None
+    measured: np.ndarray | None = None
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions of :data:`TRIALS` values, norms of their residuals (ppm), total variations in the mask."""
+        dipole = self.domain.dipole() if self.dipole is None else self.dipole
+        measured = self.domain.mask if self.measured is None else self.measured
+        positions = np.unique(np.linspace(0, len(self.values) - 1, TRIALS).round().astype(int))
+        residuals, variations = [], []
+        for position in positions:
+            chi = self.solve(self.values[position])
+            residuals.append(norm(np.where(measured, fourier.filtered(chi, dipole) - self.domain.field, np.float32(0))))
+            slopes = gradient(demeaned(chi, self.domain.mask), self.domain.grid)
+            variations.append(float(np.abs(slopes).sum(dtype=np.float64)))
+        return positions, np.array(residuals), np.array(variations)
+
+
+def steps(low: float, high: float) -> tuple[float, ...]:
+    """:data:`VALUES` values from ``low`` to ``high``, equal ratios apart, three digits each."""
+    return tuple(float(f"{value:.3g}") for value in np.geomspace(low, high, VALUES))
+
+
+def numbers(most: int, fewest: int) -> tuple[int, ...]:
+    """Numbers of iterations from ``most`` to ``fewest``, about equal ratios apart."""
+    return tuple(sorted({round(value) for value in np.geomspace(fewest, most, VALUES)}, reverse=True))
+
+
+def chosen(given: Any, criterion: str, trials: Trials, field_noise: np.ndarray | None) -> Any:
+    """``given``, or the value on trial that ``criterion`` finds if it is ``"auto"``.
+
+    Raises
+    ------
+    InputError
+        If the criterion is the discrepancy principle and there is no ``field_noise`` (ppm, uncropped).
+    """
+    if given != "auto":
+        return given
+    if criterion == "discrepancy":
+        value = by_discrepancy(trials, _expected(trials, field_noise))
+    else:
+        value = equalised(trials) if criterion == "equalisation" else by_lcurve(trials)
+    return found_value(trials.parameter, value)
 
 
 def weight_of(
     weight: float | str, criterion: str, domain: Domain, field_noise: np.ndarray | None, penalty: float = 100.0
 ) -> float:
-    """``weight``, or the one that ``criterion`` finds if it is ``"auto"`` (ppm mm)."""
-    if weight != "auto":
-        return float(weight)
-    if criterion == "equalisation":
-        return equalised(domain, penalty)
-    if criterion == "discrepancy":
-        if field_noise is None:
-            raise InputError(
-                "field_noise: expected a noise map for the discrepancy principle, found none; use another criterion"
-            )
-        noise = domain.crop.extract(np.asarray(field_noise, dtype=np.float32))[domain.mask]
-        return by_discrepancy(domain, float(np.sqrt(np.sum(noise.astype(np.float64) ** 2))), penalty)
-    return by_lcurve(domain, penalty)
+    """``weight``, or the one that ``criterion`` finds with quick total variation if it is ``"auto"`` (ppm mm)."""
+    return float(chosen(weight, criterion, of_total_variation(domain, penalty), field_noise))
+
+
+def of_total_variation(
+    domain: Domain, penalty: float = 100.0, *, parameter: str = "weight", power: float | None = None
+) -> Trials:
+    """Trials of the weight of a total-variation prior for a local field, or of ``power`` over such a weight."""
+    values = steps(*RANGE) if power is None else steps(power / RANGE[0], power / RANGE[1])
+
+    def solve(value: float) -> np.ndarray:
+        return np.asarray(total_variation(domain, value if power is None else power / value, penalty, *QUICK))
+
+    return Trials(parameter, values, solve, domain)
+
+
+def _expected(trials: Trials, field_noise: np.ndarray | None) -> float:
+    """Norm of the noise (ppm) where the field counts."""
+    if field_noise is None:
+        raise InputError(
+            "field_noise: expected a noise map for the discrepancy principle, found none; use another criterion"
+        )
+    noise = trials.domain.crop.extract(np.asarray(field_noise, dtype=np.float32))
+    measured = trials.domain.mask if trials.measured is None else trials.measured
+    return norm(np.where(measured, noise, np.float32(0)))
+
+
+def equalised(trials: Trials) -> Any:
+    """Value with equal amplitudes near and far from the cone, by bisection."""
+    ratio = amplitude_ratio(trials.domain)
+    low, high = 0, len(trials.values) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if ratio(demeaned(trials.solve(trials.values[middle]), trials.domain.mask)) > trials.equal:
+            low = middle + 1
+        else:
+            high = middle
+    return trials.values[low]
+
+
+def by_discrepancy(trials: Trials, expected: float) -> Any:
+    """Most regularised value whose residual norm (ppm) is at most ``expected``, between values on trial by a line."""
+    positions, residuals, _ = trials.curve()
+    good = np.flatnonzero(residuals <= expected)
+    if not good.size:
+        return trials.values[positions[int(np.argmin(residuals))]]
+    last = int(good[-1])
+    if last == positions.size - 1:
+        return trials.values[-1]
+    position = np.interp(expected, residuals[last : last + 2], positions[last : last + 2])
+    return trials.values[int(position)]
+
+
+def by_lcurve(trials: Trials) -> Any:
+    """Value at the corner of the L-curve."""
+    positions, residuals, variations = trials.curve()
+    if not residuals.all() or not variations.all() or positions.size < 3:
+        return trials.values[len(trials.values) // 2]
+    x, y = 2 * np.log(residuals), np.log(variations)
+    dx, dy = np.gradient(x, positions), np.gradient(y, positions)
+    bend = dx * np.gradient(dy, positions) - dy * np.gradient(dx, positions)
+    curvature = bend / np.maximum(dx**2 + dy**2, 1e-12) ** 1.5
+    return trials.values[positions[1 + int(np.argmax(curvature[1:-1]))]]
+
+
+def demeaned(chi: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``chi`` less its mean in the mask, zero outside, float32."""
+    return np.where(mask, chi - chi[mask].mean(dtype=np.float64), 0).astype(np.float32)
 
 
 def total_variation(
@@ -111,51 +239,7 @@ def total_variation(
     return chi
 
 
-def equalised(domain: Domain, penalty: float = 100.0) -> float:
-    """Weight with equal amplitudes near and far from the cone."""
-    ratio = _amplitude_ratio(domain)
-    low, high = (float(np.log(w)) for w in RANGE)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        if ratio(total_variation(domain, float(np.exp(middle)), penalty, *QUICK)) > EQUAL:
-            low = middle
-        else:
-            high = middle
-    return float(np.exp((low + high) / 2))
-
-
-def by_discrepancy(domain: Domain, expected: float, penalty: float = 100.0) -> float:
-    """Largest weight on trial whose residual norm in the mask (ppm) is at most ``expected``."""
-    residuals, _, weights = _curve(domain, penalty)
-    good = np.flatnonzero(residuals <= expected)
-    return float(weights[good[-1]] if good.size else weights[int(np.argmin(residuals))])
-
-
-def by_lcurve(domain: Domain, penalty: float = 100.0) -> float:
-    """Weight at the corner of the L-curve."""
-    residuals, variations, weights = _curve(domain, penalty)
-    if not residuals.all() or not variations.all():
-        return float(weights[weights.size // 2])
-    t = np.log(weights)
-    x, y = 2 * np.log(residuals), np.log(variations)
-    dx, dy = np.gradient(x, t), np.gradient(y, t)
-    curvature = (dx * np.gradient(dy, t) - dy * np.gradient(dx, t)) / np.maximum(dx**2 + dy**2, 1e-12) ** 1.5
-    return float(weights[1 + int(np.argmax(curvature[1:-1]))])
-
-
-def _curve(domain: Domain, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Residual norms, total variations and their weights, ascending."""
-    weights = np.geomspace(*RANGE, TRIALS)
-    dipole = domain.dipole()
-    points = []
-    for weight in weights:
-        chi = total_variation(domain, float(weight), penalty, *QUICK)
-        residual = np.where(domain.mask, fourier.filtered(chi, dipole) - domain.field, np.float32(0))
-        points.append((norm(residual), float(np.abs(gradient(chi, domain.grid)).sum(dtype=np.float64))))
-    return np.array([p[0] for p in points]), np.array([p[1] for p in points]), weights
-
-
-def _amplitude_ratio(domain: Domain) -> Callable[[np.ndarray], float]:
+def amplitude_ratio(domain: Domain) -> Callable[[np.ndarray], float]:
     """Function of a map: mean log ratio of its amplitudes near and far from the cone."""
     grid = domain.grid
     cone = np.abs(domain.dipole())

@@ -34,13 +34,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.engine import placed
+from qsmxt.algorithms.engine import placed, to_host
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, chosen, of_total_variation
 from qsmxt.algorithms.solvers import diagonal_filter
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Iterations of the second step that are always made.
 FEWEST = 8
+
+#: Mean of the squared dipole over k-space. A field with the weight :math:`\lambda` of total variation determines a map
+#: about as well as another map does with the fidelity :math:`\overline{D^2}/\lambda`; on digital heads the best products
+#: of both were 0.07 to 0.12.
+POWER = 4 / 45
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,10 @@ class RTSParameters:
     first_iterations: int = parameter(
         8, at_least=1, help="LSMR iterations of the first step; more restore contrast and amplify noise"
     )
-    fidelity: float = parameter(1e5, unit="1/(ppm mm)", above=0, help="trust in the first step")
+    fidelity: float = parameter(
+        1e5, unit="1/(ppm mm)", above=0, auto=True, help="trust in the first step; smaller is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a fidelity of auto is found")
     penalty: float = parameter(
         100.0, unit="mm/ppm", above=0, help="ADMM penalty; its inverse is the gradient flattened"
     )
@@ -66,12 +75,13 @@ class RTSParameters:
     key="rts",
     title="Rapid two-step inversion",
     consumes=("local_field", "mask"),
+    optional=("field_noise",),
     produces=("chi",),
     parameters=RTSParameters,
     references=("kames2018",),
     sentence=(
         "Susceptibility was computed by rapid two-step inversion (threshold {threshold:g}, {first_iterations} LSMR "
-        "iterations)."
+        "iterations, fidelity {fidelity})."
     ),
     cost=Cost(bytes_per_voxel=42, seconds_per_megavoxel=0.8),
 )
@@ -82,6 +92,7 @@ def rts(
     parameters: RTSParameters = RTSParameters(),
     *,
     progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) in two steps; see the module.
 
@@ -97,6 +108,8 @@ def rts(
         See :class:`RTSParameters`.
     progress
         Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; only the criterion ``discrepancy`` uses it.
 
     Returns
     -------
@@ -107,7 +120,7 @@ def rts(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
-        NaN or Inf in the mask.
+        NaN or Inf in the mask; if the criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -121,6 +134,8 @@ def rts(
     """
     engine, domain = placed("local_field", local_field, mask, grid)
     shape = domain.grid.shape
+    trials = of_total_variation(domain, parameters.penalty, parameter="fidelity", power=POWER)
+    fidelity = chosen(parameters.fidelity, parameters.criterion, trials, to_host(field_noise))
     dipole = domain.dipole()
     data = engine.forward(engine.send(domain.field))
     weights = fourier.spectrum_weights(domain.grid)
@@ -128,7 +143,7 @@ def rts(
     chi = engine.inverse(data, shape)
     chi *= engine.send(domain.mask.astype(np.float32))
     data = engine.forward(chi)
-    known = np.float32(parameters.fidelity) * (np.abs(dipole) > parameters.threshold)
+    known = np.float32(fidelity) * (np.abs(dipole) > parameters.threshold)
     del dipole
     gain = np.float32(parameters.penalty) * kernels.negative_laplacian(domain.grid)
     gain += known

@@ -34,6 +34,7 @@ import numpy as np
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -43,7 +44,8 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class STARParameters:
     """Parameters of :func:`star`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the total variation of tissue")
+    weight: float = parameter(1e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation of tissue")
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     strong_weight: float = parameter(
         1e-3, unit="ppm mm", above=0, help="weight of the total variation of strong sources"
     )
@@ -64,7 +66,7 @@ class STARParameters:
     produces=("chi",),
     parameters=STARParameters,
     references=("wei2015",),
-    sentence="Susceptibility was computed by STAR-QSM (weights {strong_weight:g} and {weight:g}).",
+    sentence="Susceptibility was computed by STAR-QSM (weights {strong_weight:g} and {weight}).",
     cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=9),
 )
 def star(
@@ -103,7 +105,8 @@ def star(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
-        NaN or Inf in the mask; if ``field_noise`` has no positive value in the mask.
+        NaN or Inf in the mask; if ``field_noise`` has no positive value in the mask; if the criterion ``discrepancy``
+        is chosen without ``field_noise``.
 
     Examples
     --------
@@ -118,11 +121,12 @@ def star(
     domain = Domain.around("local_field", local_field, mask, grid)
     weights = domain.weights_or_mask(field_noise)
     weights *= weights
+    weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     first = _level(domain, domain.field, weights, parameters.strong_weight, parameters, _part(progress, 0.0))
     middle = np.float32(np.median(first[domain.mask]))
     strong = np.where(domain.mask & (np.abs(first - middle) > parameters.strong), first, np.float32(0))
     rest = np.where(domain.mask, domain.field - fourier.filtered(strong, domain.dipole()), np.float32(0))
-    tissue = _level(domain, rest, weights, parameters.weight, parameters, _part(progress, 0.5))
+    tissue = _level(domain, rest, weights, weight, parameters, _part(progress, 0.5))
     return domain.finish(strong + tissue)
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.inversion.regularisation import RANGE, by_discrepancy, by_lcurve, equalised, weight_of
+from qsmxt.algorithms.inversion.regularisation import (
+    RANGE,
+    by_discrepancy,
+    by_lcurve,
+    equalised,
+    of_total_variation,
+    weight_of,
+)
 from qsmxt.algorithms.inversion.tv import TVParameters, tv
 from qsmxt.errors import InputError
 
@@ -21,17 +28,17 @@ def _domain(spheres, sd: float) -> Domain:
 
 
 def test_more_noise_asks_for_more_regularisation(spheres):
-    for criterion in (equalised, lambda d: by_discrepancy(d, d.noise)):  # type: ignore[attr-defined]
+    for criterion in (equalised, lambda t: by_discrepancy(t, t.domain.noise)):  # type: ignore[attr-defined]
         found = []
         for sd in (3e-3, 3e-2):
             domain = _domain(spheres, sd)
             object.__setattr__(domain, "noise", float(sd * np.sqrt(spheres.mask.sum())))
-            found.append(criterion(domain))
+            found.append(criterion(of_total_variation(domain)))
         assert RANGE[0] <= found[0] < found[1] <= RANGE[1]
 
 
 def test_lcurve_stays_inside_its_range(spheres):
-    assert RANGE[0] < by_lcurve(_domain(spheres, 0.01)) < RANGE[1]
+    assert RANGE[0] < by_lcurve(of_total_variation(_domain(spheres, 0.01))) < RANGE[1]
 
 
 def test_automatic_beats_fixed_weights_far_off(spheres):
