@@ -19,7 +19,9 @@ author = "The QSMxT developers"
 copyright = author
 version = release = qsmxt.__version__
 
-extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+autodoc_preserve_defaults = True
+autodoc_typehints = "none"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}

@@ -98,7 +98,7 @@ def _names(action: argparse.Action) -> str:
 
 
 def methods_page() -> str:
-    """All methods by stage, each with model, parameters, cost and references."""
+    """All methods by stage, each with model, parameters, cost, references and its function with an example."""
     parts = []
     for stage in STAGES:
         methods = catalogue()[stage.key]
@@ -128,6 +128,7 @@ def _method_text(method: CataloguedMethod) -> str:
     )
     known = bibliography()
     parts += [f"- {known[key].text()}" for key in method.references if key in known]
+    parts.append(f"\n```{{eval-rst}}\n.. autofunction:: {method.function.__module__}.{method.key}\n```\n")
     return "\n".join(parts) + "\n"
 
 

@@ -18,7 +18,9 @@ from qsmxt.registry.artifacts import ARTIFACTS, Artifact
 from qsmxt.registry.methods import Method, all_methods
 from qsmxt.reports.bibliography import bibliography
 
-METHODS = list(all_methods().values())
+#: Stages whose methods are held to it.
+STAGES = ("masking", "background", "inversion")
+METHODS = [method for method in all_methods().values() if method.stage in STAGES]
 
 #: How a unit is written.
 UNITS = {
@@ -135,6 +137,13 @@ def test_the_module_has_equation_and_sources(method: Method):
     missing = {key: doi for key, doi in wanted.items() if doi and doi not in told}
     assert not missing, f"without DOI: {missing}; found {sorted(told)}"
     assert told or "No source: " in text
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_the_module_says_what_each_parameter_does(method: Method):
+    text = importlib.import_module(method.function.__module__).__doc__ or ""
+    missing = [declared.name for declared in method.declared_parameters() if f"``{declared.name}" not in text]
+    assert not missing
 
 
 def _balanced(text: str) -> str:

@@ -108,6 +108,7 @@ def test_pages_of_options_and_methods_are_complete(generate: ModuleType) -> None
     for stage, found in catalogue().items():
         for key, method in found.items():
             assert f"({stage}-{key})=" in methods
+            assert f".. autofunction:: {method.function.__module__}.{key}\n" in methods
             for declared in method.declarations:
                 assert re.search(
                     rf"`(--{stage}-{key.replace('_', '-')}-)?{declared.name}`".replace("_", "[_-]"), methods
