@@ -86,6 +86,8 @@ class LoadAcquisition(Interface):
         for name, file in json.loads(self.inputs.masks).items():
             if name == T1W_FILE:
                 arrays["t1w"] = aligned_t1w(Path(file), arrays["combined_magnitude"], acquired.affine, Path(folder))
+            elif name in REGION_FILES:
+                arrays[REGION_FILES[name]] = read_region(REGION_FILES[name], Path(file), unit.files()[0])
             else:
                 arrays[external_mask(name)] = read_mask(Path(file), unit.files()[0])
         spin_echo = json.loads(self.inputs.spin_echo)
@@ -110,6 +112,9 @@ class LoadAcquisition(Interface):
 #: What the T1-weighted image is called among the files of masks; no mask can have that name.
 T1W_FILE = "input:t1w"
 
+#: What regions to refer to are called among the files of masks, and the arrays that they become.
+REGION_FILES = {"input:csf": "csf_mask", "input:labels": "labels"}
+
 
 def aligned_t1w(file: Path, magnitude: np.ndarray, affine: np.ndarray, folder: Path) -> np.ndarray:
     """The T1-weighted image in ``file``, rigidly registered to the magnitude and on its grid, float32."""
@@ -123,6 +128,19 @@ def aligned_t1w(file: Path, magnitude: np.ndarray, affine: np.ndarray, folder: P
 def external_mask(name: str) -> str:
     """Name in a state of the mask that the sections call ``mask:name``."""
     return f"external_{name}_mask"
+
+
+def read_region(name: str, file: Path, reference: Path) -> np.ndarray:
+    """The array ``name``, a mask (bool) or labels (int32), from a file on the grid of ``reference``."""
+    from qsmxt.registry.artifacts import ARTIFACTS
+
+    if ARTIFACTS[name].kind == "mask":
+        return read_mask(file, reference)
+    from qsmxt.bids.images import check_same_grid, read_header, stored_values
+
+    check_same_grid(read_header(reference), read_header(file))
+    values, slope, intercept = stored_values(file)
+    return np.ascontiguousarray(np.rint(values * slope + intercept).astype(np.int32))
 
 
 def read_mask(file: Path, reference: Path) -> np.ndarray:

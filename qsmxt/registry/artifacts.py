@@ -82,7 +82,7 @@ ARTIFACTS: dict[str, Artifact] = _table(
     Artifact("reliable_chi", "ppm", "susceptibility reconstructed from the reliable mask alone"),
     Artifact("filled_chi", "ppm", "susceptibility reconstructed from the mask without holes"),
     Artifact("echo_chi", "ppm", "susceptibility of every echo", "echoes"),
-    Artifact("csf_mask", "1", "cerebrospinal fluid of the ventricles", "mask"),
+    Artifact("csf_mask", "1", "cerebrospinal fluid of the ventricles", "mask", suffix="mask", desc="csf"),
     Artifact("labels", "1", "anatomical labels", "labels", suffix="dseg"),
     # other contrasts
     Artifact("swi", "arbitrary", "susceptibility-weighted image", suffix="T2starw", desc="swi"),

@@ -27,6 +27,7 @@ import numpy as np
 from qsmxt.algorithms import kernel_cache
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.geometry import Grid
+from qsmxt.interfaces.acquisition import REGION_FILES
 from qsmxt.interfaces.methods import BuildMask, RunMethods
 from qsmxt.interfaces.state import State, describe_grid, digest, save_arrays
 from qsmxt.registry.artifacts import ARTIFACTS
@@ -50,13 +51,20 @@ class Part:
 
 
 def parts_of(groups: Sequence[Group], unit: ProcessingUnit) -> dict[str, Part]:
-    """The groups of ``unit`` by name, each with those of its arrays that are there when it runs."""
+    """The groups of ``unit`` by name, each with those of its arrays that are there when it runs.
+
+    Steps that need a region from a file of other derivatives are left out.
+    """
     known, parts = available_artifacts(unit), {}
     for group in groups:
         mask = [step.name for step in group.steps] == [MASK_STEP]
-        steps = [step.to_dict() for step in group.steps]
+        there, steps = set(known), []
+        for step in group.steps:
+            if not set(step.consumes) & set(REGION_FILES.values()) - there:
+                steps.append(step.to_dict())
+                there |= set(step.produces)
         parts[group.name] = Part(mask, steps, sorted(group.needs() & known), len(unit.echoes))
-        known |= set(group.produces())
+        known = there
     return parts
 
 

@@ -14,7 +14,7 @@ from qsmxt.interfaces.acquisition import T1W_FILE
 #: The name in ``mask:NAME`` that means all derivatives that were given.
 ANY = "derivatives"
 
-_IGNORED = ("description", "label", "space", "part", "echo")
+_IGNORED = ("description", "label", "space", "part", "echo", "atlas", "segmentation")
 
 
 def named_masks(sections: Sequence[str]) -> list[str]:
@@ -71,17 +71,25 @@ def _t1w(unit: ProcessingUnit) -> Path:
 
 
 def _fitting(unit: ProcessingUnit, folder: Path) -> list[Path]:
+    """Masks of the brain, that described so first."""
+    masks = [
+        path for path in fitting(unit, folder, "mask") if parse_name(path.name)[0].get("label", "brain") == "brain"
+    ]
+    return sorted(masks, key=lambda path: parse_name(path.name)[0].get("description") != "brain")
+
+
+def fitting(unit: ProcessingUnit, folder: Path, suffix: str) -> list[Path]:
+    """Images of ``suffix`` in ``folder`` that belong to ``unit`` and lie in its own space, its session's first."""
     subject = folder / f"sub-{unit.subject}"
     places = [subject / f"ses-{unit.session}" / "anat"] if unit.session is not None else []
     places.append(subject / "anat")
-    masks = [path for place in places for path in sorted(place.glob("*_mask.nii*")) if _fits(path, unit)]
-    return sorted(masks, key=lambda path: parse_name(path.name)[0].get("description") != "brain")
+    return [path for place in places for path in sorted(place.glob(f"*_{suffix}.nii*")) if _fits(path, unit)]
 
 
 def _fits(path: Path, unit: ProcessingUnit) -> bool:
     entities, _, _ = parse_name(path.name)
     own = [unit.entities, derivative_entities(unit)]
-    if entities.get("space", "orig") != "orig" or entities.get("label", "brain") != "brain":
+    if entities.get("space", "orig") != "orig":
         return False
     compared = {name: label for name, label in entities.items() if name not in _IGNORED}
     return any(all(labels.get(name) == label for name, label in compared.items()) for labels in own)

@@ -14,11 +14,14 @@ from typing import Any
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import NO_METHOD, Settings
 from qsmxt.errors import InputError, WorkflowError
+from qsmxt.interfaces.acquisition import REGION_FILES
 from qsmxt.registry.artifacts import ARTIFACTS
+from qsmxt.registry.catalogue import CataloguedMethod
 from qsmxt.registry.methods import Cost, Method, resolve
 from qsmxt.workflows.masks import find_masks
 from qsmxt.workflows.passes import RenamedMethod, RepeatedMethod, with_baseline, with_passes
 from qsmxt.workflows.rates import TRAIN, SpinEcho, find_spin_echo
+from qsmxt.workflows.references import find_regions, with_fluid
 
 #: Artifacts that every output stands for. One line makes an output switch.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -192,6 +195,11 @@ def plan_unit(unit: ProcessingUnit, settings: Settings, derivatives: Mapping[str
         known |= {"spin_echo_magnitude", "spin_echo_times"} if spin_echo.kind == TRAIN else {"r2"}
         notes += (f"{unit.name}: R2 from {spin_echo.files[0].name}",)
     chosen, parameters = _candidates(settings, len(unit.echoes))
+    regions: dict[str, Path] = {}
+    if _refers(outputs, chosen):
+        regions = find_regions(unit, chosen, derivatives or {})
+        known |= {REGION_FILES[name] for name in regions}
+        chosen = with_fluid(unit, chosen, regions)
     chosen = with_passes(with_baseline(chosen, parameters), known)
     groups: list[Group] = []
     for output in outputs:
@@ -206,8 +214,15 @@ def plan_unit(unit: ProcessingUnit, settings: Settings, derivatives: Mapping[str
     asked = frozenset(
         name for output in outputs for name in (*OUTPUTS[output], *COMPARED.get(output, ()), *BESIDES.get(output, ()))
     )
-    masks = find_masks(unit, settings.masking.sections, derivatives or {})
+    masks = {**find_masks(unit, settings.masking.sections, derivatives or {}), **regions}
     return Plan(unit, tuple(groups), asked, notes, masks, spin_echo)
+
+
+def _refers(outputs: list[str], chosen: list[Method]) -> bool:
+    """Whether an output is a susceptibility map or made with one."""
+    targets = {name for output in outputs for name in OUTPUTS[output]}
+    makers = [method for method in chosen if targets & set(method.produces)]
+    return "chi" in targets or any("chi" in (*method.consumes, *method.optional) for method in makers)
 
 
 def _compared(output: str, chosen: list[Method]) -> tuple[str, ...]:
@@ -292,7 +307,9 @@ def _not_run(*arguments: Any, **keywords: Any) -> Any:
 
 
 def _step(method: Method, parameters: dict[str, dict[str, Any]]) -> Step:
-    values = parameters.get(method.name, {})
+    values = parameters.get(method.name)
+    if values is None:  # no setting chose it
+        values = method.complete() if isinstance(method, CataloguedMethod) else {}
     names = dict(method.names) if isinstance(method, RenamedMethod) else {}
     nested = tuple(_step(inner, parameters) for inner in method.nested) if isinstance(method, RepeatedMethod) else ()
     return Step(method.name, values, method.consumes, method.optional, method.produces, method.cost, names, nested)

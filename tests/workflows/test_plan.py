@@ -9,8 +9,10 @@ import pytest
 
 from qsmxt import config
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
-from qsmxt.errors import InputError, WorkflowError
+from qsmxt.cli.arguments import build_parser, stage_option
+from qsmxt.errors import InputError, MissingInputError, WorkflowError
 from qsmxt.registry import methods as registry
+from qsmxt.registry.catalogue import catalogue
 from qsmxt.registry.methods import Cost, Method
 from qsmxt.workflows import plan as module
 from qsmxt.workflows.estimate import Size, estimate_group
@@ -210,3 +212,69 @@ def test_echo_by_echo_repeats_the_chain_from_the_field_on(planned):
     each = plan.groups[-1].steps[0]
     assert [step.name for step in each.nested] == ["field.fit", "background.remove", "inversion.invert"]
     assert each.consumes == ("unwrapped_phase", "mask"), "unwrapping sees all echoes"
+
+
+#: Stages whose methods run only where another than the default asks for them, with what else is then chosen.
+ASKED: dict[str, dict] = {
+    "offset": {"field": {"method": "weighted_fit"}},
+    "unwrapping": {"field": {"method": "weighted_fit"}},
+    "background": {"inversion": {"method": "tkd"}},
+    "swi": {"outputs": {"swi": True}},
+    "relaxometry": {"outputs": {"r2star": True}},
+    "separation": {"outputs": {"separation": True}},
+}
+#: Stages with tests of their own: sections of masks, import of coils, another scan, several scans.
+ELSEWHERE = ("masking", "combination", "spinecho", "orientation")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"), [(s, k) for s, methods in catalogue().items() if s not in ELSEWHERE for k in methods]
+)
+def test_every_method_can_be_chosen_for_a_participant(stage, key, tmp_path):
+    """By the option ``--STAGE KEY``: the step is planned with all its parameters, or is nothing to do."""
+    folder = tmp_path / "sub-1" / "anat"
+    folder.mkdir(parents=True)
+    (folder / "sub-1_atlas-x_dseg.nii.gz").touch()
+    options = build_parser().parse_args(["in", "out", "participant", stage_option(stage), key])
+    settings = config.load(flags={**ASKED.get(stage, {}), **options.flags})
+    assert settings.stage(stage).method == key
+    ran = {step.name: step for step in plan_unit(unit(), settings, {"x": tmp_path}).steps()}
+    nested = {inner.name: inner for step in ran.values() for inner in step.nested}
+    step = {**ran, **nested}.get(f"{stage}.{key}")
+    if key == "none" and step is None:
+        assert not any(name.startswith(f"{stage}.") for name in ran)
+        return
+    assert step is not None, list(ran)
+    assert set(step.parameters) == {declared.name for declared in catalogue()[stage][key].declarations}
+
+
+def _in_derivatives(tmp_path, *files):
+    for name in files:
+        (tmp_path / "sub-1" / "anat" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sub-1" / "anat" / name).touch()
+    return {"x": tmp_path}
+
+
+def test_fluid_to_refer_to_is_given_or_found(tmp_path):
+    settings = config.load(flags={"referencing": {"method": "csf"}})
+    plan = plan_unit(unit(), settings)
+    order = [step.name for step in plan.steps()]
+    assert order.index("masking.ventricles") == order.index("referencing.csf") - 1
+    found = next(step for step in plan.steps() if step.name == "masking.ventricles")
+    assert found.parameters == {"level": 0.28, "depth": 10.0} and "csf_mask" in plan.saved("qsm")
+    with pytest.raises(InputError, match="label-CSF_mask"):
+        plan_unit(unit(1), settings)
+    given = _in_derivatives(tmp_path, "sub-1_desc-brain_mask.nii.gz", "sub-1_label-CSF_mask.nii.gz")
+    plan = plan_unit(unit(1), settings, given)
+    assert "masking.ventricles" not in [step.name for step in plan.steps()]
+    assert plan.masks["input:csf"].name == "sub-1_label-CSF_mask.nii.gz"
+
+
+def test_labels_to_refer_to_are_the_only_ones(tmp_path):
+    settings = config.load(flags={"referencing": {"method": "region", "region": {"labels": [3]}}})
+    with pytest.raises(MissingInputError, match=r"expected a dseg image .*--segmentation"):
+        plan_unit(unit(), settings)
+    given = _in_derivatives(tmp_path, "sub-1_space-T1w_dseg.nii.gz", "sub-1_atlas-a_dseg.nii.gz")
+    assert plan_unit(unit(), settings, given).masks["input:labels"].name == "sub-1_atlas-a_dseg.nii.gz"
+    with pytest.raises(InputError, match=r"found sub-1_atlas-a_dseg.nii.gz, sub-1_seg-b_dseg.nii.gz"):
+        plan_unit(unit(), settings, _in_derivatives(tmp_path, "sub-1_seg-b_dseg.nii.gz"))

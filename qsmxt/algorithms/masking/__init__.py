@@ -20,3 +20,4 @@ from qsmxt.algorithms.masking.smooth import smooth as smooth
 from qsmxt.algorithms.masking.snr import snr as snr
 from qsmxt.algorithms.masking.trim import trim as trim
 from qsmxt.algorithms.masking.value import value as value
+from qsmxt.algorithms.masking.ventricles import ventricles as ventricles
