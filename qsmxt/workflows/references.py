@@ -9,12 +9,9 @@ from qsmxt.bids.entities import parse_name
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.errors import InputError, MissingInputError
 from qsmxt.interfaces.acquisition import REGION_FILES
-from qsmxt.registry.catalogue import find
+from qsmxt.registry.catalogue import catalogue
 from qsmxt.registry.methods import Method
 from qsmxt.workflows.masks import fitting
-
-#: The method that finds the fluid where no mask of it is given: stage and key.
-FLUID = ("masking", "ventricles")
 
 _FILES = {array: file for file, array in REGION_FILES.items()}
 
@@ -60,7 +57,7 @@ def with_fluid(unit: ProcessingUnit, chosen: list[Method], found: Mapping[str, P
             f"{unit.name}: {users[0]} expected several echoes, which tell fluid from tissue, found one; "
             "give a mask label-CSF_mask in --derivatives, or choose another reference"
         )
-    return [*chosen, find(*FLUID)]
+    return [*chosen, next(method for method in catalogue()["masking"].values() if "csf_mask" in method.produces)]
 
 
 def _fluid(unit: ProcessingUnit, derivatives: Mapping[str, Path]) -> list[Path]:
