@@ -21,7 +21,8 @@ percentile and edges are sought between the 60th and 90th instead of the 50th an
 
 Parameters
     ``iterations``, ``tolerance``: where the first solution stops, which is its regularisation. ``streak_iterations``:
-    of the second problem; 0 leaves the streaks in.
+    of the second problem; 0 leaves the streaks in. ``criterion``: how a number of ``auto`` is found
+    (:mod:`~qsmxt.algorithms.inversion.regularisation`).
 
 References
 ----------

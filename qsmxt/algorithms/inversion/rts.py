@@ -20,7 +20,8 @@ slope 0.92 instead of 0.78). LSMR on a diagonal operator is a polynomial in :mat
 
 Parameters
     ``first_iterations``: of LSMR; more restore contrast and amplify noise. ``tolerance``, ``iterations``: where the
-    second step ends.
+    second step ends. ``criterion``: how a ``fidelity`` of ``auto`` is found
+    (:mod:`~qsmxt.algorithms.inversion.regularisation`).
 
 References
 ----------

@@ -18,7 +18,8 @@ Departure from the paper: strong sources are told from tissue by the threshold :
 
 Parameters
     ``penalty``: :math:`\rho/\lambda` of the split of the prior in both levels. ``tolerance``, ``iterations``: where a
-    level ends.
+    level ends. ``criterion``: how a ``weight`` of ``auto`` is found
+    (:mod:`~qsmxt.algorithms.inversion.regularisation`).
 
 References
 ----------
