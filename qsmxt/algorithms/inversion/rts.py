@@ -45,8 +45,8 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 FEWEST = 8
 
 #: Mean of the squared dipole over k-space. A field with the weight :math:`\lambda` of total variation determines a map
-#: about as well as a map with the fidelity :math:`\overline{D^2}/\lambda` does; on digital heads the product of the best
-#: values was 0.07 to 0.12.
+#: about as well as a map with the fidelity :math:`\overline{D^2}/\lambda` does; on digital heads the product of the
+#: best values was 0.07 to 0.12.
 POWER = 4 / 45
 
 
