@@ -116,6 +116,7 @@ def _method_text(method: CataloguedMethod) -> str:
         f"Takes {_arrays(method.consumes)}"
         + (f"; can use {_arrays(method.optional)}" if method.optional else "")
         + f"; makes {_arrays(method.produces)}."
+        + (" Takes arrays of CuPy and PyTorch, too." if method.on_device else "")
         + ("" if method.status == "stable" else f" **{method.status.capitalize()}.**")
         + "\n",
     ]

@@ -117,7 +117,20 @@ class Grid:
         return Grid(shape, self.voxel_size, self.b0_direction)
 
     def check(self, name: str, array: np.ndarray, *, echoes: int | None = None) -> None:
-        """Raise :class:`InputError` unless ``array`` lies on this grid (with ``echoes`` leading, if given)."""
+        """Raise :class:`InputError` unless ``array`` lies on this grid (with ``echoes`` leading, if given).
+
+        So do arrays of libraries other than NumPy, which a method that computes on other devices has moved before.
+        """
+        check_host(name, array)
         expected = self.shape if echoes is None else (echoes, *self.shape)
         if tuple(array.shape) != expected:
             raise InputError(f"{name}: expected shape {expected}, found {tuple(array.shape)}")
+
+
+def check_host(name: str, array: np.ndarray) -> None:
+    """Raise :class:`InputError` if ``array`` belongs to a library other than NumPy."""
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array_interface__"):
+        raise InputError(
+            f"{name}: expected a NumPy array, found one of {type(array).__module__.partition('.')[0]}; this method "
+            "computes on the host: move the array there with .get() (CuPy) or .cpu().numpy() (PyTorch)"
+        )

@@ -103,8 +103,8 @@ class Domain:
 
 def checked_mask(mask: np.ndarray, grid: Grid, name: str = "mask") -> np.ndarray:
     """``mask`` as a bool array on ``grid``, or :class:`InputError`."""
-    mask = np.asarray(mask)
     grid.check(name, mask)
+    mask = np.asarray(mask)
     if mask.dtype != bool:
         if not np.isin(mask, (0, 1)).all():
             raise InputError(f"{name}: expected only 0 and 1, found other values; binarise it first")
@@ -116,8 +116,8 @@ def checked_mask(mask: np.ndarray, grid: Grid, name: str = "mask") -> np.ndarray
 
 def masked(name: str, volume: np.ndarray, mask: np.ndarray, crop: Crop) -> np.ndarray:
     """``volume`` on the box, float32, zero outside the mask; :class:`InputError` if it is not finite inside."""
-    volume = np.asarray(volume)
     crop.full.check(name, volume)
+    volume = np.asarray(volume)
     if np.iscomplexobj(volume):
         raise InputError(f"{name}: expected real values, found {volume.dtype}")
     inside = crop.extract(mask)

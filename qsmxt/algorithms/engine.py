@@ -1,9 +1,12 @@
 r"""Where the arrays of a solver live: in the memory of the host, or on a device such as a GPU.
 
 A solver says what it does with an engine, in one source. :data:`HOST` is the compiled kernels on float32 NumPy arrays;
-:class:`ArrayEngine` does the same with any library of the array API standard, which CuPy and PyTorch follow. The engine
-comes from the array that the user gives (:func:`engine_of`), and the result is of the same kind. Checks, cropping and
-transfer functions are made on the host, once; all iterations run where the array is.
+:class:`ArrayEngine` does the same with any library of the array API standard, which CuPy and PyTorch follow. A step
+that only one method takes stands beside it as a kernel and as an expression of whole arrays (its *form*), with the same
+arguments; :meth:`Engine.run` and :meth:`Engine.total` choose. The engine comes from the array that the user gives
+(:func:`engine_of`), and the result is of the same kind. Checks, cropping, transfer functions, and whatever is done once
+before or after (boundary values by multigrid, solid harmonics) are made on the host; all iterations run where the array
+is, and only numbers leave it.
 
 Results agree with the host to rounding, not to the byte. Needs ``array-api-compat`` (extra ``gpu``) besides the library
 of the arrays.
@@ -16,12 +19,13 @@ Python array API standard 2023.12, https://data-apis.org/array-api/2023.12/.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from qsmxt.algorithms import differences, fourier, parallel
 from qsmxt.algorithms import domain as host
-from qsmxt.algorithms import fourier
 from qsmxt.algorithms.differences import UNLIMITED, Shrinkage
 from qsmxt.errors import MissingProgramError
 from qsmxt.geometry import Grid
@@ -34,17 +38,33 @@ class Engine:
 
     ``scale`` and ``update`` work in place. What a transform with a ``support`` leaves out of it is not to be looked at:
     0 here, anything elsewhere.
+
+    ``gradient`` and ``divergence`` are those of :mod:`qsmxt.algorithms.differences`; ``xp`` is the namespace of the
+    arrays, for expressions that are the same everywhere.
     """
 
+    xp: Any = np
     forward = staticmethod(fourier.forward)
     inverse = staticmethod(fourier.inverse)
     filtered = staticmethod(fourier.filtered)
     scale = staticmethod(fourier.scale)
     update = staticmethod(host.update)
     change = staticmethod(host.change)
+    gradient = staticmethod(differences.gradient)
+    divergence = staticmethod(differences.divergence)
+    percentile = staticmethod(np.percentile)
+    median = staticmethod(np.median)
 
-    def send(self, volume: np.ndarray) -> Any:
-        """``volume`` where the engine computes."""
+    def run(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> None:
+        """``kernel`` on the slabs of ``length`` planes; elsewhere ``form(xp, *arguments)``. Both work in place."""
+        parallel.run(kernel, length, *arguments)
+
+    def total(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> float:
+        """The same for what returns a sum, float64."""
+        return float(parallel.total(kernel, length, *arguments))
+
+    def send(self, volume: Any) -> Any:
+        """``volume`` where the engine computes, if it is not there yet."""
         return volume
 
     def fetch(self, volume: Any) -> np.ndarray:
@@ -55,7 +75,7 @@ class Engine:
         """An array of its own."""
         return volume.copy()
 
-    def zeros(self, shape: tuple[int, int, int]) -> Any:
+    def zeros(self, shape: tuple[int, ...]) -> Any:
         """Float32 zeros."""
         return np.zeros(shape, dtype=np.float32)
 
@@ -76,7 +96,9 @@ class ArrayEngine(Engine):
     def __init__(self, xp: Any, device: Any) -> None:
         self.xp, self.device = xp, device
 
-    def send(self, volume: np.ndarray) -> Any:
+    def send(self, volume: Any) -> Any:
+        if not isinstance(volume, np.ndarray):
+            return volume
         return self.xp.asarray(np.ascontiguousarray(volume), device=self.device)
 
     def fetch(self, volume: Any) -> np.ndarray:
@@ -85,7 +107,13 @@ class ArrayEngine(Engine):
     def copy(self, volume: Any) -> Any:
         return self.xp.asarray(volume, copy=True)
 
-    def zeros(self, shape: tuple[int, int, int]) -> Any:
+    def run(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> None:
+        form(self.xp, *map(_plain, arguments))
+
+    def total(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> float:
+        return float(form(self.xp, *map(_plain, arguments)))
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
         return self.xp.zeros(shape, dtype=self.xp.float32, device=self.device)
 
     def forward(self, volume: Any, support: Any = None) -> Any:  # type: ignore[override]
@@ -110,6 +138,34 @@ class ArrayEngine(Engine):
         step = new - old
         size = float(self.xp.sum(new * new))
         return (float(self.xp.sum(step * step)) / size) ** 0.5 if size > 0 else 0.0
+
+    def gradient(self, volume: Any, grid: Grid, out: Any = None) -> Any:  # type: ignore[override]
+        roll, sizes = self.xp.roll, grid.voxel_size
+        slopes = self.xp.stack([(roll(volume, -1, axis=axis) - volume) / sizes[axis] for axis in _AXES])
+        return _written(slopes, out)
+
+    def divergence(self, field: Any, grid: Grid, out: Any = None) -> Any:  # type: ignore[override]
+        total = None
+        for axis, size in enumerate(grid.voxel_size):
+            part = field[axis, ...]
+            part = (self.xp.roll(part, 1, axis=axis) - part) / size
+            total = part if total is None else total + part
+        return _written(total, out)
+
+    def percentile(self, values: Any, percents: Any) -> list[float]:  # type: ignore[override]
+        """Percentiles of an array, interpolated as NumPy does."""
+        order = self.xp.sort(self.xp.reshape(values, (-1,)))
+        last = order.shape[0] - 1
+        found = []
+        for percent in percents:
+            position = last * float(percent) / 100
+            below = min(int(position), last)
+            low, high = float(order[below]), float(order[min(below + 1, last)])
+            found.append(low + (position - below) * (high - low))
+        return found
+
+    def median(self, values: Any) -> float:  # type: ignore[override]
+        return self.percentile(values, (50,))[0]
 
     def shrinkage(
         self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
@@ -151,6 +207,19 @@ class _ArrayShrinkage:
         return out
 
 
+def _plain(argument: Any) -> Any:
+    """NumPy's numbers and short vectors as Python's, which every library takes."""
+    return argument.tolist() if isinstance(argument, (np.generic, np.ndarray)) else argument
+
+
+def _written(result: Any, out: Any) -> Any:
+    """``result``, in the memory of ``out`` if that is given."""
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
 HOST = Engine()
 
 
@@ -166,6 +235,11 @@ def engine_of(array: Any) -> Engine:
             "run: pip install 'qsmxt[gpu]'"
         ) from None
     return ArrayEngine(array_namespace(array), device(array))
+
+
+def to_host_all(*arrays: Any) -> tuple[Any, ...]:
+    """:func:`to_host` of each."""
+    return tuple(map(to_host, arrays))
 
 
 def placed(name: str, field: Any, mask: Any, grid: Grid) -> tuple[Engine, host.Domain]:

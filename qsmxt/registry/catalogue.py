@@ -80,6 +80,7 @@ def describe(method: Method) -> dict[str, Any]:
         "status": method.status,
         "extra": method.extra,
         "linear": method.linear,
+        "on_device": method.on_device,
         "module": method.function.__module__,
         "parameters": [_describe_parameter(declared) for declared in method.declared_parameters()],
     }
@@ -130,6 +131,7 @@ def _read_method(stage: str, entry: dict[str, Any]) -> CataloguedMethod:
         status=entry["status"],
         extra=entry["extra"],
         linear=entry["linear"],
+        on_device=entry["on_device"],
         declarations=tuple(_read_parameter(p) for p in entry["parameters"]),
     )
 

@@ -173,6 +173,7 @@ class Method:
     status: str = "stable"
     extra: str | None = None
     linear: bool = False
+    on_device: bool = False
 
     @property
     def name(self) -> str:
@@ -262,6 +263,7 @@ def method(
     status: str = "stable",
     extra: str | None = None,
     linear: bool = False,
+    on_device: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function; it is returned unchanged, with the record as its ``.method``.
 
@@ -282,6 +284,9 @@ def method(
         Resources; ``"stable"``, ``"experimental"`` or ``"baseline"``; name of the optional extra it needs.
     linear
         Whether the products scale with the consumed field (tested).
+    on_device
+        Whether it takes arrays of CuPy or PyTorch as well, computes where they lie, and gives such arrays back
+        (tested); every other method refuses them.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -292,7 +297,7 @@ def method(
                 raise WorkflowError(f"method {stage}.{key}: unknown artifact {name!r}")
         record = Method(
             key, title, stage, consumes, produces, function, parameters,
-            optional, references, sentence, cost, status, extra, linear,
+            optional, references, sentence, cost, status, extra, linear, on_device,
         )  # fmt: skip
         if record.name in _METHODS and _METHODS[record.name].function.__module__ != function.__module__:
             raise WorkflowError(f"method {record.name} is registered twice")

@@ -18,22 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.registry.methods import Progress
 
-Operator = Callable[[np.ndarray], np.ndarray]
+Operator = Callable[[Any], Any]
 
 
 def solve(
     operator: Operator,
-    right: np.ndarray,
+    right: Any,
     *,
     tolerance: float,
     iterations: int,
     precondition: Operator | None = None,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, int]:
+    engine: Engine = HOST,
+) -> tuple[Any, int]:
     """Solution and number of iterations done.
 
     Parameters
@@ -48,30 +49,32 @@ def solve(
         Most iterations.
     progress
         Told the fraction done.
+    engine
+        Where the volumes are.
     """
     length = right.shape[0]
-    x = np.zeros_like(right)
+    x = engine.zeros(right.shape)
     residual = right
-    start = float(parallel.total(_dot, length, residual, residual))
+    start = dot(engine, residual, residual)
     if start == 0:
         return x, 0
     meter = Meter(progress, tolerance, iterations)
     z = residual if precondition is None else precondition(residual)
-    direction = z.copy()
-    along = start if precondition is None else float(parallel.total(_dot, length, residual, z))
+    direction = engine.copy(z)
+    along = start if precondition is None else dot(engine, residual, z)
     for count in range(1, iterations + 1):
         image = operator(direction)
-        curvature = float(parallel.total(_dot, length, direction, image))
+        curvature = dot(engine, direction, image)
         if not curvature > 0:
             return x, count - 1
         step = np.float32(along / curvature)
-        square = float(parallel.total(advance, length, x, direction, residual, image, step))
+        square = engine.total(advance, _advance_form, length, x, direction, residual, image, step)
         meter.tell(count, square / start)
         if square <= tolerance * tolerance * start:
             return x, count
         z = residual if precondition is None else precondition(residual)
-        new = square if precondition is None else float(parallel.total(_dot, length, residual, z))
-        parallel.run(turn, length, direction, z, np.float32(new / along))
+        new = square if precondition is None else dot(engine, residual, z)
+        engine.run(turn, turn_form, length, direction, z, np.float32(new / along))
         along = new
     return x, iterations
 
@@ -90,6 +93,27 @@ class Meter:
         reached = 0.5 * math.log(max(square, 1e-300)) / math.log(self.tolerance)
         self.part = min(1.0, max(self.part, count / self.iterations, reached))
         self.progress(self.part)
+
+
+def dot(engine: Engine, a: Any, b: Any) -> float:
+    """Scalar product of two volumes."""
+    return engine.total(_dot, _dot_form, a.shape[0], a, b)
+
+
+def _dot_form(xp: Any, a: Any, b: Any) -> Any:
+    return xp.sum(a * b, dtype=xp.float64)
+
+
+def _advance_form(xp: Any, x: Any, direction: Any, residual: Any, image: Any, step: float) -> Any:
+    x += step * direction
+    residual -= step * image
+    return xp.sum(residual * residual, dtype=xp.float64)
+
+
+def turn_form(xp: Any, direction: Any, z: Any, factor: float) -> None:
+    """:func:`turn` on whole arrays."""
+    direction *= factor
+    direction += z
 
 
 @kernel

@@ -13,13 +13,16 @@ of the first papers is a cutoff of :math:`0.113/\rho`, so it changes with the ra
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background.spheres import Spheres
+from qsmxt.algorithms.engine import HOST, Engine
 
 
-def deconvolved(g: np.ndarray, spheres: Spheres, cutoff: float, threshold: float) -> np.ndarray:
+def deconvolved(g: Any, spheres: Spheres, cutoff: float, threshold: float, engine: Engine = HOST) -> Any:
     """Local field (ppm) from ``g``, the field less its spherical mean, zero where it is unknown.
 
     Parameters
@@ -32,10 +35,12 @@ def deconvolved(g: np.ndarray, spheres: Spheres, cutoff: float, threshold: float
         Spatial frequencies up to this are set to zero, 1/mm. The mean is always.
     threshold
         So are those at which the divisor is smaller than this.
+    engine
+        Where ``g`` is, and the result.
     """
     divisor = 1 - spheres.transfer()
     kx, ky, kz = fourier.frequencies(spheres.grid)
     small = np.abs(divisor) < max(threshold, 1e-6)
     small |= kx * kx + ky * ky + kz * kz <= np.float32(cutoff * cutoff)
     divisor[small] = np.inf
-    return fourier.filtered(g, np.reciprocal(divisor, out=divisor))
+    return engine.filtered(g, engine.send(np.reciprocal(divisor, out=divisor)))

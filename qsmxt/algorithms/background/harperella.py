@@ -31,14 +31,15 @@ Li et al. 2014 (doi:10.1002/nbm.3056).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.harmonics import remove_harmonics
-from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian
+from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian, outside
 from qsmxt.algorithms.background.spheres import Spheres
+from qsmxt.algorithms.engine import engine_of, to_host, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -69,6 +70,7 @@ class HARPERELLAParameters:
     references=("li2014harperella",),
     sentence="Phase was unwrapped and its background removed by HARPERELLA (spheres of {radius:g} mm radius).",
     cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=0.4),
+    on_device=True,
 )
 def harperella(
     offset_free_phase: np.ndarray,
@@ -136,21 +138,30 @@ def harperella(
     >>> round(float(100 * left.std() / background.std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(offset_free_phase)
+    phase, mask, magnitude = to_host_all(offset_free_phase, mask, magnitude)
     data = PhaseLaplacian.of(
-        offset_free_phase, echo_times, field_strength, mask, grid, magnitude, padding=parameters.padding
+        phase, to_host(echo_times), field_strength, mask, grid, magnitude, padding=parameters.padding
     )
+    laplacian, known = engine.send(data.laplacian), engine.send(data.known)
     square = Spheres.on(data.grid, max(parameters.radius, *grid.voxel_size)).transfer()
     np.square(square, out=square)
     square[0, 0, 0] = 0
+    transfer = engine.send(square)
 
-    def operator(x: np.ndarray) -> np.ndarray:
-        return data.outside(fourier.filtered(x, square))
+    def operator(x: Any) -> Any:
+        return outside(engine, known, engine.filtered(x, transfer))
 
-    right = operator(data.laplacian)
-    np.negative(right, out=right)
+    right = operator(laplacian)
+    right *= -1
     completed, _ = conjugate_gradients.solve(
-        operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
+        operator,
+        right,
+        tolerance=parameters.tolerance,
+        iterations=parameters.iterations,
+        progress=progress,
+        engine=engine,
     )
-    completed += data.laplacian
-    field = fourier.filtered(completed, data.inverse_symbol())
-    return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree))
+    completed += laplacian
+    field = engine.fetch(engine.filtered(completed, engine.send(data.inverse_symbol())))
+    return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree), engine)

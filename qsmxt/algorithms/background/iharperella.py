@@ -25,13 +25,14 @@ Li et al. 2014 (doi:10.1002/nbm.3056).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.harmonics import remove_harmonics
-from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian
+from qsmxt.algorithms.background.phase_laplacian import PhaseLaplacian, outside
+from qsmxt.algorithms.engine import engine_of, to_host, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -59,6 +60,7 @@ class IHARPERELLAParameters:
     references=("li2014harperella",),
     sentence="Phase was unwrapped and its background removed by iHARPERELLA ({iterations} iterations).",
     cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=0.6),
+    on_device=True,
 )
 def iharperella(
     offset_free_phase: np.ndarray,
@@ -126,21 +128,30 @@ def iharperella(
     >>> round(float(100 * left.std() / background.std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(offset_free_phase)
+    phase, mask, magnitude = to_host_all(offset_free_phase, mask, magnitude)
     data = PhaseLaplacian.of(
-        offset_free_phase, echo_times, field_strength, mask, grid, magnitude, padding=parameters.padding
+        phase, to_host(echo_times), field_strength, mask, grid, magnitude, padding=parameters.padding
     )
-    inverse = data.inverse_symbol()
+    laplacian, known = engine.send(data.laplacian), engine.send(data.known)
+    inverse = engine.send(data.inverse_symbol())
+    inside = engine.send(data.mask.astype(np.float32))
 
-    def operator(x: np.ndarray) -> np.ndarray:
-        field = fourier.filtered(x, inverse)
-        field *= data.mask
-        return data.outside(fourier.filtered(field, inverse))
+    def operator(x: Any) -> Any:
+        field = engine.filtered(x, inverse)
+        field *= inside
+        return outside(engine, known, engine.filtered(field, inverse))
 
-    right = operator(data.laplacian)
-    np.negative(right, out=right)
+    right = operator(laplacian)
+    right *= -1
     completed, _ = conjugate_gradients.solve(
-        operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
+        operator,
+        right,
+        tolerance=parameters.tolerance,
+        iterations=parameters.iterations,
+        progress=progress,
+        engine=engine,
     )
-    completed += data.laplacian
-    field = fourier.filtered(completed, inverse)
-    return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree))
+    completed += laplacian
+    field = engine.fetch(engine.filtered(completed, inverse))
+    return data.finish(remove_harmonics(field, data.mask, data.grid, parameters.harmonic_degree), engine)

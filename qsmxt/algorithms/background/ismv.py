@@ -32,16 +32,17 @@ Wen et al. 2014 (doi:10.1002/mrm.24998); rim: Topfer et al. 2015 (doi:10.1002/mr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -80,6 +81,7 @@ class ISMVParameters:
     ),
     cost=Cost(bytes_per_voxel=21, seconds_per_megavoxel=0.12),
     linear=True,
+    on_device=True,
 )
 def ismv(
     total_field: np.ndarray,
@@ -134,27 +136,37 @@ def ismv(
     >>> round(float(100 * left[kept].std() / background[kept].std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(total_field)
+    total_field, mask = to_host_all(total_field, mask)
     region = Region.around(total_field, mask, grid, padding=0)
     radius = region.at_least_a_voxel(parameters.radius)
     kept = region.interior(radius)
     spheres = Spheres.on(region.grid, radius)
-    right = spheres.means(region.field, kept)
-    parallel.run(_less, kept.shape[0], region.field, kept, right)
-    image = np.empty_like(right)
+    averages, inside = spheres.averages(engine, kept), engine.send(kept)
 
-    def operator(x: np.ndarray) -> np.ndarray:
-        spheres.means(x, kept, out=image)
-        parallel.run(_less, kept.shape[0], x, kept, image)
+    def operator(x: Any) -> Any:
+        image = averages(x)
+        engine.run(_less, _less_form, x.shape[0], x, inside, image)
         return image
 
     local, _ = conjugate_gradients.solve(
-        operator, right, tolerance=parameters.tolerance, iterations=parameters.iterations, progress=progress
+        operator,
+        operator(engine.send(region.field)),
+        tolerance=parameters.tolerance,
+        iterations=parameters.iterations,
+        progress=progress,
+        engine=engine,
     )
+    local = engine.fetch(local)
     degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
     local = remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth)
     if parameters.extension:
         local, kept = extended(local, kept, region)
-    return region.finish(local, kept)
+    return region.finish(local, kept, engine)
+
+
+def _less_form(xp: Any, volume: Any, kept: Any, mean: Any) -> None:
+    mean[...] = xp.where(kept, volume - mean, xp.zeros_like(mean))
 
 
 @kernel

@@ -30,21 +30,26 @@ Roberts et al. 2024 (doi:10.1002/mrm.29963); PDF: Liu et al. 2011 (doi:10.1002/n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, morphology
+from qsmxt.algorithms import morphology
 from qsmxt.algorithms.background.lbv import lbv
 from qsmxt.algorithms.background.pdf import pdf
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.background.vsharp import vsharp
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import masked
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Part of a sphere in the mask below which its mean is not trusted to be nonzero.
 LEAST_PART = 1e-3
+
+#: Initial methods that compute where the field lies.
+ON_DEVICE = ("pdf", "vsharp")
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class MSMVParameters:
         "filtering (spheres of {radius:g} mm radius)."
     ),
     cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.8),
+    on_device=True,
 )
 def msmv(
     total_field: np.ndarray,
@@ -133,40 +139,61 @@ def msmv(
     >>> round(float(100 * left[kept].std() / background[kept].std()), 3)  # percent of the background
     0.0
     """
-    local, kept = _initial(total_field, mask, grid, parameters, progress, field_noise)
+    engine = engine_of(total_field)
+    total_field, mask, field_noise, r2star = to_host_all(total_field, mask, field_noise, r2star)
+    given = engine.send(total_field) if parameters.initial in ON_DEVICE else total_field
+    local, kept = to_host_all(*_initial(given, mask, grid, parameters, progress, field_noise))
     crop = Crop.around(kept, grid, padding=parameters.radius)
-    field, inside = crop.extract(local), crop.extract(kept)
+    inside = crop.extract(kept)
     spheres = Spheres.on(crop.grid, max(parameters.radius, *grid.voxel_size))
-    transfer = spheres.transfer()
-    part = np.maximum(fourier.filtered(inside.astype(np.float32), transfer), np.float32(LEAST_PART))
     core = morphology.erode(inside, crop.grid, spheres.radii[0])
     open_to_filter = inside & ~core
     if r2star is not None:
         rate = masked("r2star", r2star, kept, crop)
         middle, deviation = _spread(rate[inside])
         open_to_filter &= rate <= middle + parameters.vessel_limit * deviation
+    field = crop.extract(local)
     middle, deviation = _spread(field[core] if core.any() else field[inside])
-    if parameters.prefilter:
-        field = np.where(inside, field - fourier.filtered(field, transfer) / part, np.float32(0))
-    for _ in range(parameters.passes):
-        wrong = open_to_filter & (np.abs(field - middle) > parameters.limit * deviation)
-        if not wrong.any():
-            break
-        mean = fourier.filtered(field, transfer) / part
-        field = np.where(wrong, field - mean, field)
+    field = _filtered(engine, field, inside, open_to_filter, middle, parameters.limit * deviation, spheres, parameters)
     if progress:
         progress(1.0)
-    return crop.restore(field), kept
+    return engine.send(crop.restore(engine.fetch(field))), engine.send(kept)
+
+
+def _filtered(
+    engine: Engine,
+    field: Any,
+    inside: Any,
+    open_to_filter: Any,
+    middle: np.float32,
+    limit: np.float32,
+    spheres: Spheres,
+    parameters: MSMVParameters,
+) -> Any:
+    """``field`` less its mean over the sphere where it is ``open_to_filter`` and farther than ``limit`` from usual."""
+    xp, transfer = engine.xp, engine.send(spheres.transfer())
+    part = engine.filtered(engine.send(inside.astype(np.float32)), transfer)
+    part = xp.maximum(part, xp.full_like(part, LEAST_PART))
+    field, inside, open_to_filter = engine.send(field), engine.send(inside), engine.send(open_to_filter)
+    if parameters.prefilter:
+        field = xp.where(inside, field - engine.filtered(field, transfer) / part, xp.zeros_like(field))
+    for _ in range(parameters.passes):
+        wrong = open_to_filter & (xp.abs(field - float(middle)) > float(limit))
+        if not bool(xp.any(wrong)):
+            break
+        mean = engine.filtered(field, transfer) / part
+        field = xp.where(wrong, field - mean, field)
+    return field
 
 
 def _initial(
-    total_field: np.ndarray,
+    total_field: Any,
     mask: np.ndarray,
     grid: Grid,
     parameters: MSMVParameters,
     progress: Progress | None,
     field_noise: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Any, Any]:
     """Result of the initial method."""
     told = None if progress is None else lambda part: progress(0.9 * part)
     if parameters.initial == "pdf":

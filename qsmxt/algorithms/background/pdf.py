@@ -46,12 +46,13 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, morphology, parallel
-from qsmxt.algorithms.background.conjugate_gradients import Meter, turn
+from qsmxt.algorithms import morphology
+from qsmxt.algorithms.background.conjugate_gradients import Meter, turn, turn_form
 from qsmxt.algorithms.background.periodic_dipole import periodic_dipole
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.domain import masked
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -86,6 +87,7 @@ class PDFParameters:
     references=("liu2011pdf",),
     sentence="The background field was removed by projection onto dipole fields (tolerance {tolerance:g}).",
     cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.7),
+    on_device=True,
 )
 def pdf(
     total_field: np.ndarray,
@@ -142,6 +144,8 @@ def pdf(
     >>> bool(100 * left[kept].std() < background[kept].std())  # a hundredth of the background
     True
     """
+    engine = engine_of(total_field)
+    total_field, mask, field_noise = to_host_all(total_field, mask, field_noise)
     region = Region.around(total_field, mask, grid, padding=parameters.padding)
     filled = morphology.fill_holes(morphology.closing(region.mask, region.grid, parameters.closing))
     if filled.all():
@@ -153,39 +157,58 @@ def pdf(
             raise InputError("field_noise: expected positive values in the mask, found none; leave it out")
         square = np.float32(parameters.local_deviation**2)
         square_weights *= np.where(noise > 0, square / (square + noise * noise), np.float32(0))
-    local = _project(region, filled, square_weights, parameters, progress)
-    return region.finish(local, region.mask)
+    local = _project(engine, region, filled, square_weights, parameters, progress)
+    return region.finish(local, region.mask, engine)
 
 
 def _project(
-    region: Region, filled: np.ndarray, square_weights: np.ndarray, parameters: PDFParameters, progress: Progress | None
-) -> np.ndarray:
+    engine: Engine,
+    region: Region,
+    filled: Any,
+    square_weights: Any,
+    parameters: PDFParameters,
+    progress: Progress | None,
+) -> Any:
     """The field less its best fit by dipoles outside ``filled``."""
-    dipole = periodic_dipole(region.grid)
-    local = region.field.copy()
+    dipole = engine.send(periodic_dipole(region.grid))
+    local = engine.copy(engine.send(region.field))
+    filled, square_weights = engine.send(filled), engine.send(square_weights)
     length = local.shape[0]
-    gradient = fourier.filtered(local * square_weights, dipole)
-    along = first = float(parallel.total(_outside, length, filled, gradient))
+    gradient = engine.filtered(local * square_weights, dipole)
+    along = first = engine.total(_outside, _outside_form, length, filled, gradient)
     if first == 0:
         return local
     direction = gradient
     meter = Meter(progress, parameters.tolerance, parameters.iterations)
     for count in range(1, parameters.iterations + 1):
-        image = fourier.filtered(direction, dipole)
-        curvature = float(parallel.total(_weighted_square, length, image, square_weights))
+        image = engine.filtered(direction, dipole)
+        curvature = engine.total(_weighted_square, _weighted_square_form, length, image, square_weights)
         if curvature == 0:
             break
-        parallel.run(_descend, length, image, square_weights, np.float32(along / curvature), local)
-        np.multiply(local, square_weights, out=image)
-        gradient = fourier.filtered(image, dipole)
+        step = np.float32(along / curvature)
+        engine.run(_descend, _descend_form, length, image, square_weights, step, local)
         del image
-        new = float(parallel.total(_outside, length, filled, gradient))
+        gradient = engine.filtered(local * square_weights, dipole)
+        new = engine.total(_outside, _outside_form, length, filled, gradient)
         meter.tell(count, new / first)
         if new <= parameters.tolerance**2 * first:
             break
-        parallel.run(turn, length, direction, gradient, np.float32(new / along))
+        engine.run(turn, turn_form, length, direction, gradient, np.float32(new / along))
         along = new
     return local
+
+
+def _outside_form(xp: Any, mask: Any, volume: Any) -> Any:
+    volume[mask] = 0
+    return xp.sum(volume * volume, dtype=xp.float64)
+
+
+def _weighted_square_form(xp: Any, volume: Any, weights: Any) -> Any:
+    return xp.sum(weights * volume * volume, dtype=xp.float64)
+
+
+def _descend_form(xp: Any, image: Any, weights: Any, step: float, local: Any) -> None:
+    local -= step * xp.where(weights > 0, image, xp.zeros_like(image))
 
 
 @kernel

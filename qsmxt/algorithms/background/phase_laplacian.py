@@ -25,6 +25,7 @@ asked of x tells the methods apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask, masked
 from qsmxt.algorithms.echoes import check_field_strength, check_times
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -125,15 +127,21 @@ class PhaseLaplacian:
         symbol[0, 0, 0] = np.inf
         return np.reciprocal(symbol, out=symbol)
 
-    def outside(self, volume: np.ndarray) -> np.ndarray:
-        """``volume`` with zeros in place of the voxels where the Laplacian is known, in place."""
-        parallel.run(_blank, volume.shape[0], self.known, volume)
-        return volume
-
-    def finish(self, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``field`` without its mean in the mask, and the mask, on the uncropped grid."""
+    def finish(self, field: np.ndarray, engine: Engine = HOST) -> tuple[Any, Any]:
+        """``field`` without its mean in the mask, and the mask, on the uncropped grid, where ``engine`` computes."""
         mean = np.float32(field[self.mask].mean(dtype=np.float64))
-        return self.crop.restore(np.where(self.mask, field - mean, np.float32(0))), self.crop.restore(self.mask)
+        local = self.crop.restore(np.where(self.mask, field - mean, np.float32(0)))
+        return engine.send(local), engine.send(self.crop.restore(self.mask))
+
+
+def outside(engine: Engine, known: Any, volume: Any) -> Any:
+    """``volume`` with zeros in place of the voxels where the Laplacian is ``known``, in place."""
+    engine.run(_blank, _blank_form, volume.shape[0], known, volume)
+    return volume
+
+
+def _blank_form(xp: Any, known: Any, volume: Any) -> None:
+    volume[known] = 0
 
 
 @kernel

@@ -12,12 +12,14 @@ Fields are relative (ppm), lengths in mm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask, masked
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -84,7 +86,7 @@ class Region:
                 "take a smaller radius or a method that does not erode, such as pdf"
             )
 
-    def finish(self, local: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Local field (zero outside ``kept``) and ``kept`` itself on the uncropped grid."""
-        local = np.where(kept, local, np.float32(0)).astype(np.float32, copy=False)
-        return self.crop.restore(local), self.crop.restore(kept)
+    def finish(self, local: Any, kept: np.ndarray, engine: Engine = HOST) -> tuple[Any, Any]:
+        """Local field (zero outside ``kept``) and ``kept`` itself on the uncropped grid, where ``engine`` computes."""
+        local = np.where(kept, engine.fetch(local), np.float32(0)).astype(np.float32, copy=False)
+        return engine.send(self.crop.restore(local)), engine.send(self.crop.restore(kept))

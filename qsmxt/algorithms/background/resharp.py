@@ -35,16 +35,17 @@ Sun and Wilman 2014 (doi:10.1002/mrm.24765); rim: Topfer et al. 2015 (doi:10.100
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, parallel
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -81,6 +82,7 @@ class RESHARPParameters:
     ),
     cost=Cost(bytes_per_voxel=26, seconds_per_megavoxel=0.5),
     linear=True,
+    on_device=True,
 )
 def resharp(
     total_field: np.ndarray,
@@ -135,27 +137,30 @@ def resharp(
     >>> round(float(100 * left[kept].std() / background[kept].std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(total_field)
+    total_field, mask = to_host_all(total_field, mask)
     region = Region.around(total_field, mask, grid, padding=parameters.radius)
     radius = region.at_least_a_voxel(parameters.radius)
     kept = region.interior(radius)
     spheres = Spheres.on(region.grid, radius)
     mean_free = 1 - spheres.transfer()
-    square = mean_free * mean_free
     weight = np.float32(parameters.regularization)
-    inverse = 1 / (square + weight)
-    right = spheres.means(region.field, kept)
+    square = engine.send(mean_free * mean_free)
+    inverse = 1 / (square + float(weight))
+    field, inside = engine.send(region.field), engine.send(kept)
+    right = spheres.averages(engine, kept)(field)
     length = kept.shape[0]
-    parallel.run(_combine, length, region.field, kept, np.float32(-1), right)
-    np.negative(right, out=right)
+    engine.run(_combine, _combine_form, length, field, inside, np.float32(-1), right)
+    right *= -1
 
-    def operator(y: np.ndarray) -> np.ndarray:
-        image = fourier.filtered(y, square)
-        parallel.run(_combine, length, y, kept, weight, image)
+    def operator(y: Any) -> Any:
+        image = engine.filtered(y, square)
+        engine.run(_combine, _combine_form, length, y, inside, weight, image)
         return image
 
-    def precondition(residual: np.ndarray) -> np.ndarray:
-        image = fourier.filtered(residual, inverse)
-        parallel.run(_combine, length, residual, kept, np.float32(0), image)
+    def precondition(residual: Any) -> Any:
+        image = engine.filtered(residual, inverse)
+        engine.run(_combine, _combine_form, length, residual, inside, np.float32(0), image)
         return image
 
     y, _ = conjugate_gradients.solve(
@@ -165,12 +170,17 @@ def resharp(
         iterations=parameters.iterations,
         precondition=precondition,
         progress=progress,
+        engine=engine,
     )
-    local = fourier.filtered(y, mean_free)
+    local = engine.fetch(engine.filtered(y, engine.send(mean_free)))
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if parameters.extension:
         local, kept = extended(local, kept, region)
-    return region.finish(local, kept)
+    return region.finish(local, kept, engine)
+
+
+def _combine_form(xp: Any, volume: Any, kept: Any, weight: float, image: Any) -> None:
+    image[...] = xp.where(kept, image + weight * volume, xp.zeros_like(image))
 
 
 @kernel

@@ -37,6 +37,7 @@ from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
+from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -69,6 +70,7 @@ class SHARPParameters:
     sentence=("The background field was removed by SHARP with spheres of {radius:g} mm radius (cutoff {cutoff:g}/mm)."),
     cost=Cost(bytes_per_voxel=24, seconds_per_megavoxel=0.05),
     linear=True,
+    on_device=True,
 )
 def sharp(
     total_field: np.ndarray,
@@ -123,19 +125,23 @@ def sharp(
     >>> round(float(100 * left[kept].std() / background[kept].std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(total_field)
+    total_field, mask = to_host_all(total_field, mask)
     region = Region.around(total_field, mask, grid, padding=2 * parameters.radius)
     radius = region.at_least_a_voxel(parameters.radius)
     kept = region.interior(radius)
     spheres = Spheres.on(region.grid, radius)
-    g = spheres.means(region.field, kept)
-    np.subtract(region.field, g, out=g)
-    g[~kept] = 0
+    field = engine.send(region.field)
+    g = spheres.averages(engine, kept)(field)
+    g *= -1
+    g += field
+    g[engine.send(~kept)] = 0
     if progress:
         progress(0.5)
-    local = deconvolved(g, spheres, parameters.cutoff, parameters.threshold)
+    local = engine.fetch(deconvolved(g, spheres, parameters.cutoff, parameters.threshold, engine))
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if progress:
         progress(1.0)
     if parameters.extension:
         local, kept = extended(local, kept, region)
-    return region.finish(local, kept)
+    return region.finish(local, kept, engine)

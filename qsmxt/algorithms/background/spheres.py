@@ -25,12 +25,15 @@ make the moments equal and so the mean exact for harmonic polynomials up to the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels, morphology, parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.errors import ParameterError
 from qsmxt.geometry import Grid
 
@@ -138,6 +141,22 @@ class Spheres:
         if self.correction.any():
             parallel.run(_correct, field.shape[0], field, which, self.steps, self.correction, out)
         return out
+
+    def averages(self, engine: Engine, which: np.ndarray) -> Callable[[Any], Any]:
+        """:meth:`means` about the voxels of ``which`` as a function of a field that is where ``engine`` computes.
+
+        Elsewhere than on the host a mean is a product of transforms: the same numbers, one transform for each radius.
+        """
+        if engine is HOST:
+            return lambda field: self.means(field, which)
+        used = [n for n in range(len(self.radii)) if (which == n + 1).any()]
+        spheres = [(engine.send(self.transfer(n)), engine.send((which == n + 1).astype(np.float32))) for n in used]
+
+        def average(field: Any) -> Any:
+            spectrum = engine.forward(field)
+            return sum(here * engine.inverse(spectrum * transfer, field.shape) for transfer, here in spheres)
+
+        return average
 
 
 def _rows(voxel_size: tuple[float, float, float], radius: float) -> list[tuple[int, int, int]]:

@@ -34,6 +34,7 @@ from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.background.lbv import without_boundary
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask
+from qsmxt.algorithms.engine import engine_of, to_host, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -65,6 +66,7 @@ class TVPDFParameters:
         "and from sources of small total variation inside (weight {weight:g}, {iterations} iterations)."
     ),
     cost=Cost(bytes_per_voxel=48, seconds_per_megavoxel=1.0),
+    on_device=True,
 )
 def tvpdf(
     total_field: np.ndarray,
@@ -125,14 +127,15 @@ def tvpdf(
     # imported here: inversions of the total field start with the methods of this package
     from qsmxt.algorithms.inversion.tvtfi import TVTFIParameters, tvtfi
 
-    mask = checked_mask(mask, grid)
+    engine, mask = engine_of(total_field), checked_mask(to_host(mask), grid)
     settings = TVTFIParameters(weight=parameters.weight, iterations=parameters.iterations, margin=parameters.margin)
     chi, local = tvtfi(
         total_field, mask, grid, settings, progress=progress, field_noise=field_noise, fit_quality=fit_quality
     )
     rim = mask & ~without_boundary(mask)
+    chi, local = to_host_all(chi, local)
     local[rim] = _field(chi, mask, grid)[rim]
-    return local, mask.copy()
+    return engine.send(local), engine.send(mask.copy())
 
 
 def _field(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:

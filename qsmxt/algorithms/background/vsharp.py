@@ -42,6 +42,7 @@ from qsmxt.algorithms.background.deconvolution import deconvolved
 from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
+from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.errors import ParameterError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -79,6 +80,7 @@ class VSHARPParameters:
     ),
     cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.06),
     linear=True,
+    on_device=True,
 )
 def vsharp(
     total_field: np.ndarray,
@@ -134,22 +136,25 @@ def vsharp(
     >>> round(float(100 * left[kept].std() / background[kept].std()), 3)  # percent of the background
     0.0
     """
+    engine = engine_of(total_field)
+    total_field, mask = to_host_all(total_field, mask)
     region = Region.around(total_field, mask, grid, padding=2 * parameters.radius_max)
     radii = radii_between(parameters.radius_max, parameters.radius_min, grid)
     which = _largest_sphere(region, radii)
     spheres = Spheres.on(region.grid, *radii)
-    g = spheres.means(region.field, which)
-    kept = which > 0
-    np.subtract(region.field, g, out=g)
-    g[~kept] = 0
+    field, kept = engine.send(region.field), which > 0
+    g = spheres.averages(engine, which)(field)
+    g *= -1
+    g += field
+    g[engine.send(~kept)] = 0
     if progress:
         progress(0.6)
-    local = deconvolved(g, spheres, parameters.cutoff, parameters.threshold)
+    local = engine.fetch(deconvolved(g, spheres, parameters.cutoff, parameters.threshold, engine))
     degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
     local = remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth)
     if progress:
         progress(1.0)
-    return region.finish(local, kept)
+    return region.finish(local, kept, engine)
 
 
 def radii_between(largest: float, smallest: float, grid: Grid) -> list[float]:

@@ -25,7 +25,7 @@ from qsmxt.algorithms.signal import signal_mask
 from qsmxt.algorithms.unwrapping.growing import align_regions, unwrap_regions
 from qsmxt.algorithms.unwrapping.weights import Edges
 from qsmxt.errors import InputError
-from qsmxt.geometry import Grid
+from qsmxt.geometry import Grid, check_host
 from qsmxt.registry.methods import Progress
 
 _REMEDY = "combine the coils on the scanner"
@@ -37,6 +37,7 @@ def check_coils(
     """Phase and magnitude as float32 ``(coil, echo, x, y, z)``, and echo times; :class:`InputError` if they misfit."""
     times = check_times(echo_times, at_least=2, remedy=_REMEDY)
     for name, array in (("coil_phase", coil_phase), ("coil_magnitude", coil_magnitude)):
+        check_host(name, array)
         if array.ndim != 5 or array.shape[1:] != (len(times), *grid.shape) or len(array) == 0:
             raise InputError(
                 f"{name}: expected (coil, echo, x, y, z) with {len(times)} echoes of {grid.shape}, found {array.shape}"

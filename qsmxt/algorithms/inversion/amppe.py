@@ -31,18 +31,23 @@ Huang et al. 2023 (doi:10.1002/mrm.29722).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import fourier
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Shifts over which the wavelet shrinkage is averaged.
 SHIFTS = ((0, 0, 0), (1, 1, 1), (2, 2, 2), (5, 5, 5))
+
+#: Factor of an orthonormal Haar step.
+HALF_ROOT = float(np.float32(np.sqrt(0.5)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class AMPPEParameters:
     ),
     cost=Cost(bytes_per_voxel=80, seconds_per_megavoxel=10),
     status="experimental",
+    on_device=True,
 )
 def amppe(
     local_field: np.ndarray,
@@ -119,35 +125,38 @@ def amppe(
     >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
     12
     """
+    engine = engine_of(local_field)
+    local_field, mask = to_host_all(local_field, mask)
     mask = checked_mask(mask, grid)
     domain = _dyadic(local_field, mask, grid, 2**parameters.levels)
     dipole = domain.dipole()
-    chi = fourier.filtered(domain.field, dipole / (dipole * dipole + np.float32(parameters.start_weight)))
-    chi *= domain.mask
-    prior = _Wavelets(domain.grid.shape, parameters.levels)
+    field, inside = engine.send(domain.field), engine.send(domain.mask)
+    start = engine.send(dipole / (dipole * dipole + np.float32(parameters.start_weight)))
+    chi = engine.filtered(field, start) * engine.send(domain.mask.astype(np.float32))
+    prior = _Wavelets(engine, domain.grid.shape, parameters.levels)
     symbol = np.ones_like(dipole)
-    solver = Splitting(domain, prior, 1.0, parameters.penalty, DATA_PENALTY, dipole, symbol)
-    data = SquaredData(domain.field, domain.mask.astype(np.float32), DATA_PENALTY)
+    solver = Splitting(domain, prior, 1.0, parameters.penalty, DATA_PENALTY, dipole, symbol, engine=engine)
+    data = SquaredData(domain.field, domain.mask.astype(np.float32), DATA_PENALTY, engine=engine)
     solver.start(data)
     noise = _Noise(_finest_variance(domain))
     filled = float(domain.mask.mean())
     for number in range(parameters.rounds):
-        residual = fourier.filtered(chi, dipole) - domain.field
-        weights = np.zeros(domain.grid.shape, dtype=np.float32)
-        weights[domain.mask] = noise.weights(residual[domain.mask])
+        residual = engine.filtered(chi, solver.dipole) - field
+        weights = engine.zeros(domain.grid.shape)
+        weights[inside] = noise.weights(engine.xp, residual[inside])
         data.reweight(weights)
-        scales = [float(np.abs(d).mean(dtype=np.float64)) for d in prior.details(chi)]
+        scales = prior.sizes(chi)
         prior.limits = [noise.variance * filled / (max(s, 1e-12) * parameters.penalty) for s in scales]
         chi = solver.iterate(data, parameters.iterations, 0)
         if progress:
             progress((number + 1) / parameters.rounds)
-    return domain.finish(chi)
+    return engine.finish(domain, chi)
 
 
 def _finest_variance(domain: Domain) -> float:
     """Noise variance of the field from the median of its finest diagonal wavelets inside the mask."""
-    inside = _analysis(domain.mask.astype(np.float32), 1)[0] > np.float32(0.99 * np.sqrt(8))
-    finest = _analysis(domain.field, 1)[1][0][-1][inside]
+    inside = _analysis(np, domain.mask.astype(np.float32), 1)[0] > np.float32(0.99 * np.sqrt(8))
+    finest = _analysis(np, domain.field, 1)[1][0][-1][inside]
     return float(np.median(np.abs(finest)) / 0.6745) ** 2 if finest.size else 0.0
 
 
@@ -159,54 +168,60 @@ class _Noise:
         self.wide = 100 * self.variance
         self.share = 0.01
 
-    def weights(self, residual: np.ndarray) -> np.ndarray:
+    def weights(self, xp: Any, residual: Any) -> Any:
         """Weights of voxels relative to a good one, after a few steps of expectation-maximisation."""
-        square = residual.astype(np.float64) ** 2
+        square = xp.astype(residual, xp.float64) ** 2
         for _ in range(5):
-            gamma = self._outlier(square)
-            outliers = gamma.sum()
-            self.share = float(np.clip(outliers / square.size, 1e-4, 0.5))
-            self.wide = max(float(np.sum(gamma * square) / max(outliers, 1e-9)), 25 * self.variance)
-        gamma = self._outlier(square)
-        return (1 - gamma + gamma * self.variance / self.wide).astype(np.float32)
+            gamma = self._outlier(xp, square)
+            outliers = float(xp.sum(gamma))
+            self.share = float(np.clip(outliers / square.shape[0], 1e-4, 0.5))
+            self.wide = max(float(xp.sum(gamma * square)) / max(outliers, 1e-9), 25 * self.variance)
+        gamma = self._outlier(xp, square)
+        return xp.astype(1 - gamma + gamma * self.variance / self.wide, xp.float32)
 
-    def _outlier(self, square: np.ndarray) -> np.ndarray:
+    def _outlier(self, xp: Any, square: Any) -> Any:
         """Probability that a voxel belongs to the wide component."""
-        odds = np.log((1 - self.share) / self.share) + 0.5 * np.log(self.wide / self.variance)
-        odds = odds - 0.5 * square * (1 / self.variance - 1 / self.wide)
-        return 1 / (1 + np.exp(np.clip(odds, -60, 60)))
+        odds = float(np.log((1 - self.share) / self.share) + 0.5 * np.log(self.wide / self.variance))
+        log_odds = odds - 0.5 * square * (1 / self.variance - 1 / self.wide)
+        return 1 / (1 + xp.exp(xp.clip(log_odds, -60, 60)))
 
 
 class _Wavelets:
     """Split of the wavelet prior, its dual kept in image space; see ``splitting.Prior``."""
 
-    def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
-        self.levels = levels
-        self.dual = np.zeros(shape, dtype=np.float32)
+    def __init__(self, engine: Engine, shape: tuple[int, int, int], levels: int) -> None:
+        self.engine, self.levels = engine, levels
+        self.dual = engine.zeros(shape)
         self.limits: list[float] = [0.0] * levels
 
-    def step(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> np.ndarray:
+    def step(self, volume: Any, threshold: float, out: Any) -> Any:
+        xp = self.engine.xp
         v = volume + self.dual
-        z = np.zeros_like(v)
+        z = self.engine.zeros(v.shape)
         for shift in SHIFTS:
-            moved = np.roll(v, shift, axis=(0, 1, 2))
-            coefficients = _analysis(moved, self.levels)
+            moved = xp.roll(v, shift, axis=(0, 1, 2))
+            coefficients = _analysis(xp, moved, self.levels)
             for details, limit in zip(coefficients[1], self.limits, strict=True):
-                t = np.float32(threshold * limit)
+                t = float(np.float32(threshold * limit))
                 for band in details:
-                    band -= np.clip(band, -t, t)
-            z += np.roll(_synthesis(*coefficients), tuple(-s for s in shift), axis=(0, 1, 2))
-        z /= np.float32(len(SHIFTS))
-        np.subtract(v, z, out=self.dual)
-        np.subtract(z, self.dual, out=out)
+                    band -= xp.clip(band, -t, t)
+            z += xp.roll(_synthesis(self.engine, *coefficients), tuple(-s for s in shift), axis=(0, 1, 2))
+        z /= len(SHIFTS)
+        v -= z
+        self.dual = v
+        out[...] = z - v
         return out
 
-    def details(self, volume: np.ndarray) -> list[np.ndarray]:
-        """All detail coefficients of every level, fine to coarse."""
-        return [np.concatenate([b.ravel() for b in bands]) for bands in _analysis(volume, self.levels)[1]]
+    def sizes(self, volume: Any) -> list[float]:
+        """Mean absolute detail coefficient of every level, fine to coarse."""
+        xp, means = self.engine.xp, []
+        for bands in _analysis(xp, volume, self.levels)[1]:
+            every = xp.concat([xp.reshape(band, (-1,)) for band in bands])
+            means.append(float(xp.sum(xp.abs(every), dtype=xp.float64)) / every.shape[0])
+        return means
 
 
-def _analysis(volume: np.ndarray, levels: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+def _analysis(xp: Any, volume: Any, levels: int) -> tuple[Any, list[list[Any]]]:
     """Orthonormal Haar transform: coarsest means and, fine to coarse, seven detail bands a level."""
     details = []
     for _ in range(levels):
@@ -214,32 +229,33 @@ def _analysis(volume: np.ndarray, levels: int) -> tuple[np.ndarray, list[list[np
         for axis in range(3):
             split = []
             for band in bands:
-                moved = np.moveaxis(band, axis, 0)
-                even, odd = moved[0::2], moved[1::2]
+                moved = xp.moveaxis(band, axis, 0)
+                even, odd = moved[0::2, ...], moved[1::2, ...]
                 for part in ((even + odd), (even - odd)):
-                    part *= np.float32(np.sqrt(0.5))
-                    split.append(np.moveaxis(part, 0, axis))
+                    part *= HALF_ROOT
+                    split.append(xp.moveaxis(part, 0, axis))
             bands = split
         volume = bands[0]
         details.append(bands[1:])
     return volume, details
 
 
-def _synthesis(means: np.ndarray, details: list[list[np.ndarray]]) -> np.ndarray:
+def _synthesis(engine: Engine, means: Any, details: list[list[Any]]) -> Any:
     """Inverse of :func:`_analysis`."""
+    xp = engine.xp
     for level in reversed(details):
         bands = [means, *level]
         for axis in (2, 1, 0):
             joined = []
             for total, difference in zip(bands[0::2], bands[1::2], strict=True):
-                a, b = np.moveaxis(total, axis, 0), np.moveaxis(difference, axis, 0)
-                whole = np.empty((2 * a.shape[0], *a.shape[1:]), dtype=np.float32)
-                whole[0::2] = (a + b) * np.float32(np.sqrt(0.5))
-                whole[1::2] = (a - b) * np.float32(np.sqrt(0.5))
-                joined.append(np.moveaxis(whole, 0, axis))
+                a, b = xp.moveaxis(total, axis, 0), xp.moveaxis(difference, axis, 0)
+                whole = engine.zeros((2 * a.shape[0], *a.shape[1:]))
+                whole[0::2, ...] = (a + b) * HALF_ROOT
+                whole[1::2, ...] = (a - b) * HALF_ROOT
+                joined.append(xp.moveaxis(whole, 0, axis))
             bands = joined
         means = bands[0]
-    return np.ascontiguousarray(means)
+    return means
 
 
 def _dyadic(field: np.ndarray, mask: np.ndarray, grid: Grid, multiple: int) -> Domain:

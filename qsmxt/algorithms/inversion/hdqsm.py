@@ -75,6 +75,7 @@ class HDQSMParameters:
     references=("lambert2022",),
     sentence="Susceptibility was computed by HD-QSM (weight {weight}).",
     cost=Cost(bytes_per_voxel=55, seconds_per_megavoxel=3),
+    on_device=True,
 )
 def hdqsm(
     local_field: np.ndarray,

@@ -73,6 +73,7 @@ class NDIParameters:
     references=("polak2020",),
     sentence="Susceptibility was computed by nonlinear dipole inversion ({iterations} accelerated steps).",
     cost=Cost(bytes_per_voxel=37, seconds_per_megavoxel=1.5),
+    on_device=True,
 )
 def ndi(
     local_field: np.ndarray,

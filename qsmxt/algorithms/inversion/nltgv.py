@@ -33,10 +33,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import placed, to_host_all
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
-from qsmxt.algorithms.inversion.second_order import SecondOrder
+from qsmxt.algorithms.inversion.second_order import second_order
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, PhaseData, Splitting
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -75,6 +75,7 @@ class NLTGVParameters:
         "{curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=114, seconds_per_megavoxel=15),
+    on_device=True,
 )
 def nltgv(
     local_field: np.ndarray,
@@ -133,14 +134,16 @@ def nltgv(
     >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
     3
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
+    field_noise, magnitude = to_host_all(field_noise, magnitude)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= weights
-    prior = SecondOrder(domain.grid, parameters.curvature)
+    prior = second_order(engine, domain.grid, parameters.curvature)
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
-    solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, DATA_PENALTY)
-    data = PhaseData(domain.field * scale, weights, DATA_PENALTY)
+    solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, DATA_PENALTY, engine=engine)
+    data = PhaseData(domain.field * scale, weights, DATA_PENALTY, engine=engine)
     solver.start(data)
-    return domain.finish(solver.iterate(data, parameters.iterations, parameters.tolerance, progress) / scale)
+    chi = solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
+    return engine.finish(domain, chi / float(scale))

@@ -66,6 +66,7 @@ class NLTVParameters:
     references=("milovic2018",),
     sentence="Susceptibility was computed with nonlinear total-variation regularisation (FANSI, weight {weight}).",
     cost=Cost(bytes_per_voxel=55, seconds_per_megavoxel=6),
+    on_device=True,
 )
 def nltv(
     local_field: np.ndarray,

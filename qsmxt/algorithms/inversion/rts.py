@@ -85,6 +85,7 @@ class RTSParameters:
         "iterations, fidelity {fidelity})."
     ),
     cost=Cost(bytes_per_voxel=42, seconds_per_megavoxel=0.8),
+    on_device=True,
 )
 def rts(
     local_field: np.ndarray,

@@ -16,11 +16,14 @@ twice in sums.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import divergence, inverse_sizes
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.geometry import Grid
 
 
@@ -67,6 +70,62 @@ class SecondOrder:
         )
         parallel.run(_shrink_second, nx, self.slope, self._second, self._second_dual, inverse, limit, self._weights)
         return divergence(self._first, self.grid, out)
+
+
+#: Axes of the components of a symmetric tensor.
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+
+class _ArraySecondOrder:
+    """:class:`SecondOrder` on arrays of another library, all of one component at a time."""
+
+    def __init__(self, engine: Engine, grid: Grid, curvature: float, weights: np.ndarray | None) -> None:
+        self._engine, self._sizes, self._ratio = engine, grid.voxel_size, curvature
+        self._weights = 1.0 if weights is None else engine.send(weights)
+        self.slope, self._first, self._first_dual = ([engine.zeros(grid.shape) for _ in range(3)] for _ in range(3))
+        self._second, self._second_dual = ([engine.zeros(grid.shape) for _ in PAIRS] for _ in range(2))
+        self._step = 1 / (1 + 4 * curvature * sum(1 / v**2 for v in grid.voxel_size))
+
+    def _difference(self, volume: Any, axis: int) -> Any:
+        return (self._engine.xp.roll(volume, -1, axis=axis) - volume) / self._sizes[axis]
+
+    def _backward(self, volume: Any, axis: int) -> Any:
+        return (volume - self._engine.xp.roll(volume, 1, axis=axis)) / self._sizes[axis]
+
+    def _tensor(self, a: int, b: int) -> Any:
+        """A component of ``E w``."""
+        return (self._difference(self.slope[a], b) + self._difference(self.slope[b], a)) / 2
+
+    def _shrunk(self, value: Any, dual: Any, limit: Any) -> tuple[Any, Any]:
+        """``z - u`` and the new dual."""
+        xp, v = self._engine.xp, value + dual
+        u = xp.minimum(xp.maximum(v, -limit), limit)
+        return v - 2 * u, u
+
+    def step(self, volume: Any, threshold: float, out: Any) -> Any:
+        """See :meth:`qsmxt.algorithms.inversion.splitting.Prior.step`."""
+        residual = {pair: self._tensor(*pair) - z for pair, z in zip(PAIRS, self._second, strict=True)}
+        slopes = [self._difference(volume, axis) for axis in range(3)]
+        for axis, slope in enumerate(self.slope):
+            pull = sum(self._backward(residual[min(axis, b), max(axis, b)], b) for b in range(3))
+            slope += self._step * (slopes[axis] - self._first[axis] + self._ratio * pull)
+        del residual
+        limit = threshold * self._weights + self._engine.zeros((1, 1, 1))
+        out[...] = 0
+        for axis, slope in enumerate(self.slope):
+            shrunk, self._first_dual[axis] = self._shrunk(slopes[axis] - slope, self._first_dual[axis], limit)
+            self._first[axis] = shrunk + slope
+            out -= self._backward(self._first[axis], axis)
+        for n, pair in enumerate(PAIRS):
+            self._second[n], self._second_dual[n] = self._shrunk(self._tensor(*pair), self._second_dual[n], limit)
+        return out
+
+
+def second_order(engine: Engine, grid: Grid, curvature: float, weights: np.ndarray | None = None) -> Any:
+    """:class:`SecondOrder`, or the same where ``engine`` computes."""
+    if engine is HOST:
+        return SecondOrder(grid, curvature, weights)
+    return _ArraySecondOrder(engine, grid, curvature, weights)
 
 
 @kernel

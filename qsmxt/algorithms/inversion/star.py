@@ -29,12 +29,12 @@ Wei et al. 2015 (doi:10.1002/nbm.3383).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier
-from qsmxt.algorithms.differences import Shrinkage
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import Engine, placed, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
@@ -69,6 +69,7 @@ class STARParameters:
     references=("wei2015",),
     sentence="Susceptibility was computed by STAR-QSM (weights {strong_weight:g} and {weight}).",
     cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=9),
+    on_device=True,
 )
 def star(
     local_field: np.ndarray,
@@ -119,29 +120,34 @@ def star(
     >>> round(nrmse(chi, head.chi, head.mask))  # percent of the true susceptibility
     3
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
+    field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise)
     weights *= weights
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
-    first = _level(domain, domain.field, weights, parameters.strong_weight, parameters, _part(progress, 0.0))
+    told = _part(progress, 0.0)
+    first = engine.fetch(_level(engine, domain, domain.field, weights, parameters.strong_weight, parameters, told))
     middle = np.float32(np.median(first[domain.mask]))
     strong = np.where(domain.mask & (np.abs(first - middle) > parameters.strong), first, np.float32(0))
-    rest = np.where(domain.mask, domain.field - fourier.filtered(strong, domain.dipole()), np.float32(0))
-    tissue = _level(domain, rest, weights, weight, parameters, _part(progress, 0.5))
-    return domain.finish(strong + tissue)
+    strong_field = engine.fetch(engine.filtered(engine.send(strong), engine.send(domain.dipole())))
+    rest = np.where(domain.mask, domain.field - strong_field, np.float32(0))
+    tissue = _level(engine, domain, rest, weights, weight, parameters, _part(progress, 0.5))
+    return engine.finish(domain, engine.send(strong) + tissue)
 
 
 def _level(
+    engine: Engine,
     domain: Domain,
     field: np.ndarray,
     weights: np.ndarray,
     weight: float,
     parameters: STARParameters,
     progress: Progress | None,
-) -> np.ndarray:
+) -> Any:
     rho = parameters.penalty * weight
-    solver = Splitting(domain, Shrinkage(domain.grid), 1 / parameters.penalty, rho, DATA_PENALTY)
-    data = SquaredData(field, weights, DATA_PENALTY)
+    prior = engine.shrinkage(domain.grid)
+    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, DATA_PENALTY, engine=engine)
+    data = SquaredData(field, weights, DATA_PENALTY, engine=engine)
     solver.start(data)
     return solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
 

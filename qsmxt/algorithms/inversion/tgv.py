@@ -40,8 +40,9 @@ import numpy as np
 
 from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain, checked_mask
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.background import without_harmonic
-from qsmxt.algorithms.inversion.second_order import SecondOrder
+from qsmxt.algorithms.inversion.second_order import second_order
 from qsmxt.algorithms.inversion.splitting import Splitting, SquaredData
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -78,6 +79,7 @@ class TGVParameters:
         "{weight:g}, curvature {curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=12),
+    on_device=True,
 )
 def tgv(
     total_field: np.ndarray,
@@ -128,25 +130,31 @@ def tgv(
     >>> nrmse(chi, head.chi, head.mask) < 5  # percent of the true susceptibility
     True
     """
+    engine = engine_of(total_field)
+    total_field, mask, field_noise = to_host_all(total_field, mask, field_noise)
     mask = checked_mask(mask, grid)
     domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
-    return solve(domain, interior, domain.weights_or_mask(field_noise), parameters, progress)
+    return solve(engine, domain, interior, domain.weights_or_mask(field_noise), parameters, progress)
 
 
 def solve(
+    engine: Engine,
     domain: Domain,
     interior: np.ndarray,
     weights: np.ndarray,
     parameters: TGVParameters,
     progress: Progress | None,
 ) -> np.ndarray:
-    """The map on the uncropped grid; ``interior`` is the part of the mask with data, with ``weights``."""
+    """The map on the uncropped grid, where ``engine`` computes.
+
+    ``interior`` is the part of the mask with data, with ``weights``.
+    """
     weights *= weights
     weights *= domain.crop.extract(interior)
-    prior = SecondOrder(domain.grid, parameters.curvature, domain.mask.astype(np.float32))
+    prior = second_order(engine, domain.grid, parameters.curvature, domain.mask.astype(np.float32))
     dipole = kernels.dipole(domain.grid, "greens")
     rho = parameters.penalty * parameters.weight
-    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, FREE_DATA_PENALTY, dipole)
-    data = SquaredData(domain.field, weights, FREE_DATA_PENALTY)
+    solver = Splitting(domain, prior, 1 / parameters.penalty, rho, FREE_DATA_PENALTY, dipole, engine=engine)
+    data = SquaredData(domain.field, weights, FREE_DATA_PENALTY, engine=engine)
     solver.start(data)
-    return domain.finish(solver.iterate(data, parameters.iterations, parameters.tolerance, progress))
+    return engine.finish(domain, solver.iterate(data, parameters.iterations, parameters.tolerance, progress))

@@ -38,6 +38,7 @@ from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask
+from qsmxt.algorithms.engine import engine_of, to_host, to_host_all
 from qsmxt.algorithms.inversion.background import from_laplacian
 from qsmxt.algorithms.inversion.tgv import TGVParameters, solve
 from qsmxt.constants import rad_per_ppm
@@ -67,6 +68,7 @@ class TGVPhaseParameters(TGVParameters):
         "{weight:g}, curvature {curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=12),
+    on_device=True,
 )
 def tgv_phase(
     wrapped_phase: np.ndarray,
@@ -123,6 +125,9 @@ def tgv_phase(
     >>> nrmse(chi, head.chi, head.mask) < 20  # percent of the true susceptibility
     True
     """
+    engine = engine_of(wrapped_phase)
+    wrapped_phase, mask, magnitude = to_host_all(wrapped_phase, mask, magnitude)
+    echo_times, field_strength = to_host(echo_times), float(field_strength)
     mask = checked_mask(mask, grid)
     if parameters.erosions:
         mask = ndimage.binary_erosion(mask, iterations=parameters.erosions)
@@ -136,7 +141,7 @@ def tgv_phase(
     if inner.any():
         laplacian -= laplacian[inner].mean(dtype=np.float64)
     domain, interior = from_laplacian(laplacian, mask, grid, 2 * parameters.margin)
-    return solve(domain, interior, domain.weights_or_mask(None, magnitude), parameters, progress)
+    return solve(engine, domain, interior, domain.weights_or_mask(None, magnitude), parameters, progress)
 
 
 def field_laplacian(

@@ -47,6 +47,7 @@ class TikhonovParameters:
     ),
     cost=Cost(bytes_per_voxel=18, seconds_per_megavoxel=0.05),
     linear=True,
+    on_device=True,
 )
 def tikhonov(
     local_field: np.ndarray,

@@ -48,6 +48,7 @@ class TKDParameters:
     sentence="Susceptibility was computed by thresholded k-space division (threshold {threshold:g}).",
     cost=Cost(bytes_per_voxel=18, seconds_per_megavoxel=0.05),
     linear=True,
+    on_device=True,
 )
 def tkd(
     local_field: np.ndarray,

@@ -43,6 +43,7 @@ class TSVDParameters:
     sentence="Susceptibility was computed by truncated singular value decomposition (threshold {threshold:g}).",
     cost=Cost(bytes_per_voxel=19, seconds_per_megavoxel=0.05),
     linear=True,
+    on_device=True,
 )
 def tsvd(
     local_field: np.ndarray,

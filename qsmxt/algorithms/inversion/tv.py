@@ -70,6 +70,7 @@ class TVParameters:
         "direction method of multipliers."
     ),
     cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=1.5),
+    on_device=True,
 )
 def tv(
     local_field: np.ndarray,

@@ -113,6 +113,7 @@ class TVTFIParameters:
         "inside the mask (weight {weight:g}, {iterations} iterations) and unregularised background sources outside."
     ),
     cost=Cost(bytes_per_voxel=50, seconds_per_megavoxel=1.0),
+    on_device=True,
 )
 def tvtfi(
     total_field: np.ndarray,

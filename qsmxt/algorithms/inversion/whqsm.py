@@ -26,12 +26,13 @@ Milovic et al. 2019 (doi:10.1002/mrm.27483).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.differences import Shrinkage
+from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import Engine, placed, to_host_all
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
 from qsmxt.algorithms.inversion.splitting import PhaseData, Splitting
@@ -63,35 +64,35 @@ class WHQSMParameters:
 class _HarmonicData:
     """Data step with an unknown harmonic field; the target of the map is what the harmonic field leaves."""
 
-    def __init__(self, domain: Domain, data: PhaseData, parameters: WHQSMParameters) -> None:
-        self.data = data
+    def __init__(self, domain: Domain, data: PhaseData, parameters: WHQSMParameters, engine: Engine) -> None:
+        self.data, self.engine = data, engine
         laplacian = -kernels.negative_laplacian(domain.grid)
         mu, muh = np.float32(parameters.data_penalty), np.float32(parameters.harmonic_penalty)
         denominator = mu + muh * laplacian * laplacian
-        self.laplacian = laplacian
-        self.from_data = mu / denominator
-        self.from_split = muh * laplacian / denominator
+        self.laplacian = engine.send(laplacian)
+        self.from_data = engine.send(mu / denominator)
+        self.from_split = engine.send(muh * laplacian / denominator)
         beta = np.float32(parameters.harmonic_weight)
-        self.keep = np.where(domain.mask, muh / (beta + muh), np.float32(1)).astype(np.float32)
-        self.harmonic = np.zeros(domain.grid.shape, dtype=np.float32)
-        self.split = np.zeros(domain.grid.shape, dtype=np.float32)
-        self.dual = np.zeros(domain.grid.shape, dtype=np.float32)
-        self.residual = np.zeros(domain.grid.shape, dtype=np.float32)
+        self.keep = engine.send(np.where(domain.mask, muh / (beta + muh), np.float32(1)).astype(np.float32))
+        self.shape = domain.grid.shape
+        self.harmonic, self.split, self.dual = (engine.zeros(self.shape) for _ in range(3))
 
-    def __call__(self, predicted: np.ndarray, target: np.ndarray) -> None:
+    def __call__(self, predicted: Any, target: Any) -> None:
+        engine = self.engine
         # target + harmonic is still z - s of the last iteration
-        spectrum = fourier.forward(target + self.harmonic - predicted)
-        fourier.scale(spectrum, self.from_data)
-        split = fourier.forward(self.split)
-        fourier.scale(split, self.from_split)
+        spectrum = engine.forward(target + self.harmonic - predicted)
+        engine.scale(spectrum, self.from_data)
+        split = engine.forward(self.split)
+        engine.scale(split, self.from_split)
         spectrum += split
         curvature = spectrum * self.laplacian
-        self.harmonic = fourier.inverse(spectrum, self.harmonic.shape)  # type: ignore[arg-type]
-        argument = fourier.inverse(curvature, self.harmonic.shape)  # type: ignore[arg-type]
+        self.harmonic = engine.inverse(spectrum, self.shape)
+        argument = engine.inverse(curvature, self.shape)
         argument += self.dual
         value = self.keep * argument
-        np.subtract(argument, value, out=self.dual)
-        np.subtract(value, self.dual, out=self.split)
+        argument -= value
+        value -= argument
+        self.dual, self.split = argument, value
         predicted += self.harmonic
         self.data(predicted, target)
         target -= self.harmonic
@@ -110,6 +111,7 @@ class _HarmonicData:
         "Susceptibility was computed by weak-harmonic QSM (weight {weight}, harmonic weight {harmonic_weight:g})."
     ),
     cost=Cost(bytes_per_voxel=91, seconds_per_megavoxel=12),
+    on_device=True,
 )
 def whqsm(
     local_field: np.ndarray,
@@ -170,15 +172,17 @@ def whqsm(
     >>> [round(nrmse(chi, head.chi, head.mask)) for chi in maps]  # percent of the true susceptibility
     [41, 4]
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
-    scale_ = phase_scale(domain, parameters.reference_echo_time, field_strength)
+    engine, domain = placed("local_field", local_field, mask, grid)
+    field_noise, magnitude = to_host_all(field_noise, magnitude)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
     weights *= weights
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
-    prior = Shrinkage(domain.grid)
-    solver = Splitting(domain, prior, float(scale_) / parameters.penalty, rho, parameters.data_penalty)
-    fit = PhaseData(domain.field * scale_, weights, parameters.data_penalty)
+    prior = engine.shrinkage(domain.grid)
+    solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, parameters.data_penalty, engine=engine)
+    fit = PhaseData(domain.field * scale, weights, parameters.data_penalty, engine=engine)
     solver.start(fit)
-    data = _HarmonicData(domain, fit, parameters)
-    return domain.finish(solver.iterate(data, parameters.iterations, parameters.tolerance, progress) / scale_)
+    data = _HarmonicData(domain, fit, parameters, engine)
+    chi = solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
+    return engine.finish(domain, chi / float(scale))
