@@ -19,7 +19,9 @@ from qsmxt.registry.methods import Method, all_methods
 from qsmxt.reports.bibliography import bibliography
 
 #: Stages whose methods are held to it.
-STAGES = ("masking", "background", "inversion")
+STAGES = (
+    "masking", "background", "inversion", "swi", "relaxometry", "spinecho", "separation", "orientation",
+)  # fmt: skip
 METHODS = [method for method in all_methods().values() if method.stage in STAGES]
 
 #: How a unit is written.

@@ -8,6 +8,10 @@ first fit uses :math:`w_e = m_e^2`; as these share the noise of the logarithm, l
 
 Two echoes give the logarithm of their ratio. F is the dephasing of :mod:`qsmxt.algorithms.relaxometry.decay`.
 
+Parameters
+    ``repetitions``: of the fit with new weights. ``field_gradient``: which sides of the voxel the F of
+    :mod:`~qsmxt.algorithms.relaxometry.decay` takes in. ``max_rate``: where R2* is cut.
+
 References
 ----------
 Hagberg et al. 2002 (doi:10.1002/mrm.10283) compare numerical, linear and nonlinear estimation of T2*.
@@ -59,9 +63,60 @@ def loglinear(
     total_field: np.ndarray | None = None,
     field_strength: float | None = None,
 ) -> Maps:
-    """R2* (1/s), T2* (s), S0 and the standard deviations of R2* (1/s) and T2* (s), float32 ``(x, y, z)``.
+    """R2* (1/s), T2* (s), S0 and the noise of R2* and T2* from the magnitude of all echoes; see the module.
 
-    Arguments as those of :func:`qsmxt.algorithms.relaxometry.arlo.arlo`; two echoes suffice.
+    Parameters
+    ----------
+    magnitude
+        Magnitude of the echoes as measured (not corrected for inhomogeneity), arbitrary unit, float32 ``(echo, x, y,
+        z)``; at least two echoes.
+    echo_times
+        Echo times, s, float ``(echo,)``, ascending.
+    grid
+        Shape, voxel size (mm) and direction of B0.
+    parameters
+        See :class:`LogLinearParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    mask
+        Voxels to fit, bool ``(x, y, z)``. Without it all with finite data are.
+    total_field
+        Relative field of all sources, ppm, float32 ``(x, y, z)``; needed if ``field_gradient`` is corrected.
+    field_strength
+        Strength of B0, T, float; needed if ``field_gradient`` is corrected.
+
+    Returns
+    -------
+    r2star
+        R2*, 1/s, float32 ``(x, y, z)``, from 0 to ``max_rate``. This and all others are zero outside the mask and where
+        there is no signal.
+    t2star
+        T2*, s, float32 ``(x, y, z)``, at most 2 s.
+    s0
+        Magnitude at echo time zero, in the arbitrary unit of the magnitude, float32 ``(x, y, z)``.
+    r2star_noise
+        Standard deviation of R2*, 1/s, float32 ``(x, y, z)``.
+    t2star_noise
+        Standard deviation of T2*, s, float32 ``(x, y, z)``.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two echoes, times are not ascending and above 0, a shape is not that of the grid and the
+        echoes, the mask is empty, or ``field_gradient`` is corrected and the field or its strength is missing or the
+        field has NaN or Inf in the mask.
+
+    Examples
+    --------
+    The phantom has noise, and the fit says how much of it is in R2*:
+
+    >>> from qsmxt.algorithms.relaxometry.loglinear import loglinear
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> r2star, t2star, s0, noise, _ = loglinear(head.magnitude, head.echo_times, head.grid, mask=head.mask)
+    >>> error = (r2star - head.r2star)[head.mask]
+    >>> bool(abs(error.mean()) < 0.1), round(float((error / noise[head.mask]).std()), 1)  # 1: it is right
+    (True, 1.0)
     """
     data = Decay.of(magnitude, echo_times, grid, parameters, (mask, total_field, field_strength))
     return data.maps(fit_logarithm(data, parameters.repetitions), parameters.max_rate)

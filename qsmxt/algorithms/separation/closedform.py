@@ -5,6 +5,9 @@ r"""Separation in closed form: two equations, two unknowns, voxel by voxel.
 with :math:`\rho` from R2', from R2* and R2, or from R2* alone (:mod:`qsmxt.algorithms.separation.sources`). This is the
 baseline: published methods seldom beat it where the model holds, so its maps are written beside those of any other.
 
+Parameters
+    ``relaxivity``, ``r2star_relaxivity``: :math:`D_r` of R2', and of R2* where it stands in, at 3 T.
+
 References
 ----------
 Shin et al. 2021 (doi:10.1016/j.neuroimage.2021.118371) for the model.
@@ -54,27 +57,57 @@ def closedform(
     r2prime: np.ndarray | None = None,
     r2: np.ndarray | None = None,
 ) -> Pair:
-    """Paramagnetic (>= 0) and diamagnetic (<= 0) susceptibility, ppm, float32 ``(x, y, z)``, 0 outside the mask.
+    """Paramagnetic and diamagnetic susceptibility (ppm); see the module.
 
     Parameters
     ----------
     chi
-        Susceptibility, ppm, referenced to tissue without sources.
-    r2star, r2prime, r2
-        Relaxation rates, 1/s.
+        Susceptibility, ppm, float32 ``(x, y, z)``, referenced to tissue without sources.
+    r2star
+        Effective transverse relaxation rate, 1/s, float32 ``(x, y, z)``.
     mask
-        Where to separate.
+        Where to separate, bool ``(x, y, z)``.
     field_strength
-        B0, T.
+        Strength of B0, T, float.
     grid
-        Geometry.
+        Shape; the voxel size does not matter.
     parameters
         See :class:`ClosedFormParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+    r2prime
+        Reversible transverse relaxation rate, 1/s, float32 ``(x, y, z)``. Without it ``r2star`` less ``r2`` stands in.
+    r2
+        Transverse relaxation rate of a spin echo, 1/s, float32 ``(x, y, z)``. Without it and ``r2prime``, R2* with a
+        relaxivity of its own stands in.
+
+    Returns
+    -------
+    chi_paramagnetic
+        Susceptibility of paramagnetic sources, at least zero, ppm, float32 ``(x, y, z)``; zero outside the mask.
+    chi_diamagnetic
+        Susceptibility of diamagnetic sources, at most zero, ppm, float32 ``(x, y, z)``; zero outside the mask.
 
     Raises
     ------
     InputError
-        If shapes do not fit, the mask is empty, or values in it are not finite.
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, an array has NaN or Inf in the mask, or
+        the field strength is none.
+
+    Examples
+    --------
+    Every voxel of the phantom has one of the sources, whose size then tells R2':
+
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> from qsmxt.algorithms.separation.closedform import closedform
+    >>> reversible = 137 * abs(head.chi)  # 1/s at 3 T
+    >>> arrays = head.chi, head.r2star, head.mask, head.field_strength
+    >>> sources = closedform(*arrays, head.grid, r2prime=reversible)
+    >>> truth = head.chi_paramagnetic, head.chi_diamagnetic
+    >>> [round(nrmse(a, b, head.mask)) for a, b in zip(sources, truth)]  # percent of the true sources
+    [0, 0]
     """
     values, region = checked(chi, mask, grid)
     rates = Rates(r2star, field_strength, r2prime, r2)

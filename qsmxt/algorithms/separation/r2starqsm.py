@@ -6,6 +6,9 @@ r"""R2*-QSM: separation from a gradient-echo scan alone.
 R2* is taken for the effect of the sources, irreversible relaxation included, with a relaxivity r that is larger to
 make up for it. A voxel without sources but with R2 therefore shows equal amounts of both.
 
+Parameters
+    ``r2star_relaxivity``: r at 3 T.
+
 References
 ----------
 Dimov et al. 2022 (doi:10.1111/jon.13014).
@@ -55,9 +58,51 @@ def r2starqsm(
     *,
     progress: Progress | None = None,
 ) -> Pair:
-    """Paramagnetic (>= 0) and diamagnetic (<= 0) susceptibility, ppm, float32 ``(x, y, z)``, 0 outside the mask.
+    """Paramagnetic and diamagnetic susceptibility (ppm); see the module.
 
-    Arguments and errors as those of :func:`qsmxt.algorithms.separation.closedform.closedform`.
+    Parameters
+    ----------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``, referenced to tissue without sources.
+    r2star
+        Effective transverse relaxation rate, 1/s, float32 ``(x, y, z)``.
+    mask
+        Where to separate, bool ``(x, y, z)``.
+    field_strength
+        Strength of B0, T, float.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`R2starQSMParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    chi_paramagnetic
+        Susceptibility of paramagnetic sources, at least zero, ppm, float32 ``(x, y, z)``; zero outside the mask.
+    chi_diamagnetic
+        Susceptibility of diamagnetic sources, at most zero, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, an array has NaN or Inf in the mask, or
+        the field strength is none.
+
+    Examples
+    --------
+    Every voxel of the phantom has one of the sources. If they make all of R2*:
+
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> from qsmxt.algorithms.separation.r2starqsm import r2starqsm
+    >>> r2star = 274 * abs(head.chi)  # 1/s at 3 T
+    >>> sources = r2starqsm(head.chi, r2star, head.mask, head.field_strength, head.grid)
+    >>> truth = head.chi_paramagnetic, head.chi_diamagnetic
+    >>> [round(nrmse(a, b, head.mask)) for a, b in zip(sources, truth)]  # percent of the true sources
+    [0, 0]
     """
     values, region = checked(chi, mask, grid)
     relaxivities = RelaxivityParameters(r2star_relaxivity=parameters.r2star_relaxivity)
