@@ -27,6 +27,7 @@ import numpy as np
 from qsmxt.algorithms import differences, fourier, parallel
 from qsmxt.algorithms import domain as host
 from qsmxt.algorithms.differences import UNLIMITED, Shrinkage
+from qsmxt.algorithms.solvers import norm
 from qsmxt.errors import MissingProgramError
 from qsmxt.geometry import Grid
 
@@ -53,7 +54,6 @@ class Engine:
     gradient = staticmethod(differences.gradient)
     divergence = staticmethod(differences.divergence)
     percentile = staticmethod(np.percentile)
-    median = staticmethod(np.median)
 
     def run(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> None:
         """``kernel`` on the slabs of ``length`` planes; elsewhere ``form(xp, *arguments)``. Both work in place."""
@@ -62,6 +62,14 @@ class Engine:
     def total(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> float:
         """The same for what returns a sum, float64."""
         return float(parallel.total(kernel, length, *arguments))
+
+    def median(self, field: Any, mask: Any) -> float:
+        """Median of all components of a vector field ``(3, x, y, z)`` in ``mask``."""
+        return float(np.median(field[:, mask]))
+
+    def norm(self, volume: Any) -> float:
+        """Euclidean norm, summed in float64."""
+        return norm(volume)
 
     def send(self, volume: Any) -> Any:
         """``volume`` where the engine computes, if it is not there yet."""
@@ -164,8 +172,11 @@ class ArrayEngine(Engine):
             found.append(low + (position - below) * (high - low))
         return found
 
-    def median(self, values: Any) -> float:  # type: ignore[override]
-        return self.percentile(values, (50,))[0]
+    def median(self, field: Any, mask: Any) -> float:
+        return self.percentile(self.xp.concat([field[axis, ...][mask] for axis in _AXES]), (50,))[0]
+
+    def norm(self, volume: Any) -> float:
+        return math.sqrt(float(self.xp.sum(volume * volume, dtype=self.xp.float64)))
 
     def shrinkage(
         self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf

@@ -47,7 +47,10 @@ def test_primitives_agree(strict, data):
     percents = (0, 31, 60, 100)
     expected = np.percentile(data[0], percents)
     np.testing.assert_allclose(engine.percentile(engine.send(data[0]), percents), expected, atol=1e-7)
-    assert engine.median(engine.send(data[0])) == pytest.approx(float(np.median(data[0])), abs=1e-7)
+    for each in (HOST, engine):
+        middle = each.median(each.send(slopes), each.send(data[1]))
+        assert middle == pytest.approx(float(np.median(slopes[:, data[1]])), abs=1e-7)
+        assert each.norm(each.send(data[0])) == pytest.approx(float(np.linalg.norm(data[0])), rel=1e-6)
     assert engine.change(engine.send(data[0]), engine.send(2 * data[0])) == pytest.approx(1)
 
 

@@ -23,10 +23,8 @@ STAGES = ("background", "inversion", "unwrapping")
 HOST_ONLY = {
     "background.lbv": "multigrid in compiled kernels, without a Fourier transform",
     "inversion.ilsqr": "to come",
-    "inversion.medi": "to come",
     "inversion.network": "the runtime of the network decides where it computes",
     "inversion.qsmart": "to come",
-    "inversion.tfi": "to come",
     "inversion.totalnetwork": "the runtime of the network decides where it computes",
     "unwrapping.laplacian": "to come",
     "unwrapping.romeo": "grows a region voxel by voxel",

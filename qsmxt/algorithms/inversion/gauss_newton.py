@@ -16,16 +16,17 @@ iterations about threefold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms import kernels
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import gradient, inverse_sizes
 from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.solvers import norm
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress
 
@@ -55,26 +56,37 @@ class Problem:
         Weight of the prior, ppm mm.
     constant_region, constant_weight
         Region of one value (bool) and its weight, or ``None``.
+    engine
+        Where the arrays are.
     """
 
     grid: Grid
-    field: np.ndarray
-    squared_weights: np.ndarray
-    convolution: np.ndarray
-    edges: np.ndarray
+    field: Any
+    squared_weights: Any
+    convolution: Any
+    edges: Any
     scale: np.float32
     weight: float
-    constant_region: np.ndarray | None = None
+    constant_region: Any = None
     constant_weight: float = 0.0
+    engine: Engine = HOST
 
-    def constant(self, x: np.ndarray) -> np.ndarray | None:
+    def on(self, engine: Engine) -> Problem:
+        """The same with all arrays where ``engine`` computes."""
+        names = ("field", "squared_weights", "convolution", "edges", "constant_region")
+        arrays = {name: None if getattr(self, name) is None else engine.send(getattr(self, name)) for name in names}
+        return replace(self, engine=engine, **arrays)
+
+    def constant(self, x: Any) -> Any:
         """Part of the operator that belongs to the region of one value."""
         if self.constant_region is None:
             return None
-        region = self.constant_region
-        out = np.zeros_like(x)
+        xp, region = self.engine.xp, self.constant_region
+        out = xp.zeros_like(x)
         values = x[region]
-        out[region] = np.float32(self.constant_weight) * (values - values.mean(dtype=np.float64))
+        mean = float(xp.sum(values, dtype=xp.float64)) / values.shape[0]
+        departure = xp.astype(values, xp.float64) - mean
+        out[region] = xp.astype(float(np.float32(self.constant_weight)) * departure, xp.float32)
         return out
 
 
@@ -98,11 +110,11 @@ def minimise(
     inner: int,
     tolerance: float,
     inner_tolerance: float,
-    scaling: np.ndarray | None = None,
-    reweight: Callable[[Problem, np.ndarray], None] | None = None,
+    scaling: Any = None,
+    reweight: Callable[[Problem, Any], None] | None = None,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """The map (rad).
+) -> Any:
+    """The map (rad), where the arrays of the problem are.
 
     Parameters
     ----------
@@ -119,61 +131,61 @@ def minimise(
     progress
         Told the fraction done.
     """
-    grid = problem.grid
-    x = np.zeros(grid.shape, dtype=np.float32)
-    laplacian = kernels.negative_laplacian(grid)
+    grid, engine = problem.grid, problem.engine
+    x, predicted = engine.zeros(grid.shape), engine.zeros(grid.shape)
+    laplacian = engine.send(kernels.negative_laplacian(grid))
     square = problem.convolution * problem.convolution
     inverse = inverse_sizes(grid)
-    stiffness = np.empty((3, *grid.shape), dtype=np.float32)
+    stiffness = engine.zeros((3, *grid.shape))
     epsilon = np.float32(SMOOTHING * float(problem.scale) ** 2)
     weight = np.float32(problem.weight * float(problem.scale))
-    predicted = np.zeros_like(x)
     inside = problem.squared_weights > 0
     for step in range(outer):
-        parallel.run(_stiffness, grid.shape[0], x, problem.edges, inverse, weight, epsilon, stiffness)
-        right = _apply(problem, stiffness, inverse, x, np.sin(predicted - problem.field))
-        np.negative(right, out=right)
-        typical = np.float32(np.median(stiffness[:, inside]))
-        inverted = 1 / (square + typical * laplacian + np.float32(1e-6))
+        engine.run(_stiffness, _stiffness_form, grid.shape[0], x, problem.edges, inverse, weight, epsilon, stiffness)
+        right = _apply(problem, stiffness, inverse, x, engine.xp.sin(predicted - problem.field))
+        right *= -1
+        typical = float(np.float32(engine.median(stiffness, inside)))
+        inverted = 1 / (square + typical * laplacian + 1e-6)
 
-        def operator(v: np.ndarray) -> np.ndarray:
-            return _apply(problem, stiffness, inverse, v, fourier.filtered(v, problem.convolution))
+        def operator(v: Any) -> Any:
+            return _apply(problem, stiffness, inverse, v, engine.filtered(v, problem.convolution))
 
-        def precondition(r: np.ndarray, inverted: np.ndarray = inverted) -> np.ndarray:
+        def precondition(r: Any, inverted: Any = inverted) -> Any:
             if scaling is None:
-                return fourier.filtered(r, inverted)
-            return scaling * fourier.filtered(r * scaling, inverted)
+                return engine.filtered(r, inverted)
+            return scaling * engine.filtered(r * scaling, inverted)
 
         change, _ = conjugate_gradients.solve(
-            operator, right, tolerance=inner_tolerance, iterations=inner, precondition=precondition
+            operator, right, tolerance=inner_tolerance, iterations=inner, precondition=precondition, engine=engine
         )
         x += change
-        predicted = fourier.filtered(x, problem.convolution)
+        predicted = engine.filtered(x, problem.convolution)
         if progress:
             progress((step + 1) / outer)
-        size = norm(x)
-        if size == 0 or norm(change) < tolerance * size:
+        size = engine.norm(x)
+        if size == 0 or engine.norm(change) < tolerance * size:
             break
         if reweight:
-            reweight(problem, np.sin(predicted - problem.field))
+            reweight(problem, engine.xp.sin(predicted - problem.field))
     return x
 
 
-def reject_outliers(problem: Problem, residual: np.ndarray) -> None:
+def reject_outliers(problem: Problem, residual: Any) -> None:
     """Lower the weights of voxels whose weighted residual is above six standard deviations (``merit``)."""
-    inside = problem.squared_weights > 0
-    weighted = np.abs(residual[inside]) * np.sqrt(problem.squared_weights[inside])
-    excess = weighted / np.float32(6 * weighted.std(dtype=np.float64) + 1e-30)
-    problem.squared_weights[inside] /= np.maximum(excess, np.float32(1)) ** 4
+    xp, squared = problem.engine.xp, problem.squared_weights
+    inside = squared > 0
+    weighted = xp.abs(residual[inside]) * xp.sqrt(squared[inside])
+    deviation = float(xp.std(xp.astype(weighted, xp.float64)))
+    excess = weighted / float(np.float32(6 * deviation + 1e-30))
+    squared[inside] = squared[inside] / xp.clip(excess, 1.0, None) ** 4
 
 
-def _apply(
-    problem: Problem, stiffness: np.ndarray, inverse: np.ndarray, v: np.ndarray, response: np.ndarray
-) -> np.ndarray:
+def _apply(problem: Problem, stiffness: Any, inverse: np.ndarray, v: Any, response: Any) -> Any:
     """``grad^T V grad v + H W^2 response`` and the constant region; ``response`` is overwritten."""
+    engine = problem.engine
     response *= problem.squared_weights
-    out = fourier.filtered(response, problem.convolution)
-    parallel.run(_add_stiffness, v.shape[0], v, stiffness, inverse, out)
+    out = engine.filtered(response, problem.convolution)
+    engine.run(_add_stiffness, _add_stiffness_form, v.shape[0], v, stiffness, inverse, out)
     constant = problem.constant(v)
     if constant is not None:
         out += constant
@@ -188,6 +200,19 @@ def add_csf(problem: Problem, domain: Domain, csf_mask: np.ndarray | None, weigh
     region = domain.crop.extract(np.asarray(csf_mask).astype(bool)) & domain.mask
     if region.any():
         problem.constant_region, problem.constant_weight = region, weight
+
+
+def _stiffness_form(xp: Any, x: Any, edges: Any, inverse: list[float], weight: float, epsilon: float, out: Any) -> None:
+    for axis, factor in enumerate(inverse):
+        edge = edges[axis, ...]
+        g = edge * ((xp.roll(x, -1, axis=axis) - x) * factor)
+        out[axis, ...] = weight * edge / xp.sqrt(g * g + epsilon)
+
+
+def _add_stiffness_form(xp: Any, x: Any, stiffness: Any, inverse: list[float], out: Any) -> None:
+    for axis, factor in enumerate(inverse):
+        flow = stiffness[axis, ...] * (xp.roll(x, -1, axis=axis) - x) * factor**2
+        out += xp.roll(flow, 1, axis=axis) - flow
 
 
 @kernel

@@ -41,6 +41,7 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.domain import Domain, combined
+from qsmxt.algorithms.engine import placed, to_host_all
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise, reject_outliers
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
@@ -81,6 +82,7 @@ class MEDIParameters:
     references=("liu2011medi", "liu2018medi0"),
     sentence="Susceptibility was computed by morphology-enabled dipole inversion (weight {weight}, edges {edges:g}).",
     cost=Cost(bytes_per_voxel=76, seconds_per_megavoxel=4),
+    on_device=True,
 )
 def medi(
     local_field: np.ndarray,
@@ -144,7 +146,8 @@ def medi(
     >>> nrmse(plain, head.chi, head.mask) < 6, nrmse(edges, head.chi, head.mask) < 4  # percent of the true map
     (True, True)
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
+    field_noise, magnitude, csf_mask = to_host_all(field_noise, magnitude, csf_mask)
     weights = domain.weights_or_mask(field_noise)
     field, convolution = domain.field, domain.dipole()
     reliable = domain.mask
@@ -158,7 +161,7 @@ def medi(
     problem = Problem(domain.grid, field * scale, weights, convolution, edges, scale, weight)
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
     chi = minimise(
-        problem,
+        problem.on(engine),
         outer=parameters.iterations,
         inner=parameters.inner_iterations,
         tolerance=parameters.tolerance,
@@ -166,7 +169,8 @@ def medi(
         reweight=reject_outliers if parameters.merit else None,
         progress=progress,
     )
-    return domain.finish(np.where(reliable, chi / scale, 0))
+    chi = engine.fetch(chi / float(scale))
+    return engine.send(domain.finish(np.where(reliable, chi, 0)))
 
 
 def _smv(domain: Domain, dipole: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

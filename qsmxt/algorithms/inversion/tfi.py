@@ -37,6 +37,7 @@ import numpy as np
 
 from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import checked_mask, combined, masked
+from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.algorithms.inversion.background import without_harmonic
 from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise
 from qsmxt.algorithms.inversion.phase import phase_scale
@@ -75,6 +76,7 @@ class TFIParameters:
         "Susceptibility was computed directly from the total field by total-field inversion (weight {weight:g})."
     ),
     cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=25),
+    on_device=True,
 )
 def tfi(
     total_field: np.ndarray,
@@ -139,6 +141,9 @@ def tfi(
     >>> nrmse(plain, head.chi, head.mask) < 18, nrmse(edges, head.chi, head.mask) < 1  # percent of the true map
     (True, True)
     """
+    engine = engine_of(total_field)
+    total_field, mask, csf_mask = to_host_all(total_field, mask, csf_mask)
+    field_noise, fit_quality, magnitude = to_host_all(field_noise, fit_quality, magnitude)
     mask = checked_mask(mask, grid)
     domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
     scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
@@ -152,13 +157,14 @@ def tfi(
     dipole = kernels.dipole(domain.grid, "greens")
     problem = Problem(domain.grid, domain.field * scale, weights, dipole, edges, scale, parameters.weight)
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
+    scaling = np.where(domain.mask, np.float32(1), np.float32(parameters.outside))
     chi = minimise(
-        problem,
+        problem.on(engine),
         outer=parameters.iterations,
         inner=parameters.inner_iterations,
         tolerance=parameters.tolerance,
         inner_tolerance=parameters.inner_tolerance,
-        scaling=np.where(domain.mask, np.float32(1), np.float32(parameters.outside)),
+        scaling=engine.send(scaling),
         progress=progress,
     )
-    return domain.finish(chi / scale)
+    return engine.finish(domain, chi / float(scale))
