@@ -73,8 +73,10 @@ class Problem:
 
     def on(self, engine: Engine) -> Problem:
         """The same with all arrays where ``engine`` computes."""
-        names = ("field", "squared_weights", "convolution", "edges", "constant_region")
-        arrays = {name: None if getattr(self, name) is None else engine.send(getattr(self, name)) for name in names}
+        arrays: dict[str, Any] = {}
+        for name in ("field", "squared_weights", "convolution", "edges", "constant_region"):
+            volume = getattr(self, name)
+            arrays[name] = None if volume is None else engine.send(volume)
         return replace(self, engine=engine, **arrays)
 
     def constant(self, x: Any) -> Any:
