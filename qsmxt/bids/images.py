@@ -144,7 +144,11 @@ def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
     """
     start = _plain_start(path) if path.name.endswith(".nii.gz") else None
     found = None if start is None else _described(start)
-    stored, slope, intercept = _stored(path) if found is None else _unpacked(path, found)
+    return _checked(path, *(_stored(path) if found is None else _unpacked(path, found)))
+
+
+def _checked(path: Path, stored: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, float, float]:
+    """Real numbers with a slope and an intercept that can be used."""
     if stored.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: expected real numbers, found values of type {stored.dtype}; "
@@ -155,10 +159,41 @@ def stored_values(path: Path) -> tuple[np.ndarray, float, float]:
     return stored, slope, intercept if np.isfinite(intercept) else 0.0
 
 
+def read_series(path: Path) -> tuple[Header, np.ndarray]:
+    """Geometry and values (float32, scaled by the header) of one or several volumes, ``(volume, x, y, z)``.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        As :func:`open_image`; or if there are more than four axes longer than one.
+    """
+    if len(shape := open_image(path).shape) <= 3 or all(n == 1 for n in shape[3:]):
+        stored, slope, intercept = stored_values(path)
+        return read_header(path), _scaled(stored, slope, intercept)[None]
+    image = open_image(path)
+    more = [n for n in shape[3:] if n != 1]
+    if len(more) > 1:
+        raise InputError(
+            f"{path}: expected volumes on the fourth axis, found shape {tuple(shape)}; split it into files of four axes"
+        )
+    volume = (int(shape[0]), int(shape[1]), int(shape[2]))
+    affine, notes = choose_affine(image.header)
+    stored, slope, intercept = _checked(path, *_unscaled(path, image, (*volume, more[0])))
+    values = np.moveaxis(_scaled(stored, slope, intercept), -1, 0)
+    return Header(path, volume, affine, tuple(notes)), np.ascontiguousarray(values)
+
+
+def _scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    return np.ascontiguousarray(stored * slope + intercept, dtype=np.float32)
+
+
 def _stored(path: Path) -> tuple[np.ndarray, float, float]:
     """Voxels, slope and intercept of any image that nibabel reads."""
     image = open_image(path)
-    shape = volume_shape(path, image.shape)
+    return _unscaled(path, image, volume_shape(path, image.shape))
+
+
+def _unscaled(path: Path, image: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
     proxy: Any = image.dataobj
     try:
         stored = np.asanyarray(proxy.get_unscaled())
@@ -196,7 +231,7 @@ def multiplied(stored: np.ndarray, factor: float, target: np.ndarray) -> None:
 
 
 def file_content(image: Any) -> bytearray:
-    """The NIfTI-1 file of an image of three axes in memory: the bytes that nibabel writes, in a tenth of its time."""
+    """The NIfTI-1 file of an image of three or four axes in memory: the bytes of nibabel, in a tenth of its time."""
     header, array = image.header.copy(), np.asarray(image.dataobj)
     if header.get_slope_inter() == (None, None):
         header.set_slope_inter(1.0, 0.0)

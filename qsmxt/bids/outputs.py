@@ -146,6 +146,19 @@ def save_volume(
     """
     if array.ndim != 3:
         raise InputError(f"{path.name}: expected one volume (x, y, z), found shape {array.shape}")
+    return _save(path, array, affine, unit_label, sidecar)
+
+
+def save_series(
+    path: Path, array: np.ndarray, affine: np.ndarray, *, unit_label: str, sidecar: Mapping[str, Any]
+) -> Path:
+    """Write ``(volume, x, y, z)`` as one file, the volumes on its fourth axis; all else as :func:`save_volume`."""
+    if array.ndim != 4:
+        raise InputError(f"{path.name}: expected (volume, x, y, z), found shape {array.shape}")
+    return _save(path, np.moveaxis(array, 0, -1), affine, unit_label, sidecar)
+
+
+def _save(path: Path, array: np.ndarray, affine: np.ndarray, unit_label: str, sidecar: Mapping[str, Any]) -> Path:
     stored = _storable(array)
     metadata = dict(sidecar)
     _check_reference(path, metadata)

@@ -1,32 +1,36 @@
 """``qsmxt-step STAGE METHOD``: one registered method on NIfTI files.
 
-The options follow from the declaration of the method: one per array it consumes or can use, one per parameter::
+The options follow from the declaration of the method: one per array it consumes or can use, one per parameter. Images
+may be named without options, in the order of the help, one file each::
 
+    qsmxt-step inversion tkd local.nii.gz mask.nii.gz --threshold 0.2 -o chi.nii.gz
     qsmxt-step unwrapping romeo --offset-free-phase e1.nii e2.nii --magnitude m1.nii m2.nii \\
         --echo-times 0.005 0.010 --output out/sub-1
-    qsmxt-step background lbv --total-field f.nii --mask m.nii --output out/sub-1
+    qsmxt-step field joint_fit phase.nii.gz magnitude.nii.gz --mask mask.nii.gz --params params.json -o field.nii.gz
 
-Arrays that are one file each may be named without options, in the order of the help::
+Several echoes are one file with the echoes on its fourth axis, or a file each (:mod:`qsmxt.cli.arrays`).
 
-    qsmxt-step inversion tkd local.nii.gz mask.nii.gz --params params.json -o chi.nii.gz
+If the output is called like an image, the first array that the method makes is written there, several volumes on the
+fourth axis, and the others beside it as ``OUTPUT_<array>``. If not, every array is ``OUTPUT_<array>.nii.gz``, several
+volumes a file each. Beside every image is a JSON sidecar with unit, method, all its parameters and the version; that of
+a referenced map states the offset that was subtracted.
 
-Every array that the method makes is written to ``OUTPUT_<array>.nii.gz`` with a JSON sidecar that holds the method,
-all its parameters, the values found for those of ``auto``, and the version. If the output is called like an image, the
-first array is written there.
+``--params`` takes files of parameters, and files that describe an acquisition by ``TE`` (s), ``B0`` (T), ``B0_dir``
+(voxel axes) and ``voxel_size`` (mm), as QSM-CI has them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qsmxt import __version__
+from qsmxt.cli.arrays import VOXEL_TOLERANCE, Stated, load_arrays, read_stated
 from qsmxt.cli.options import Formatter, Parser, describe_stage, hyphened, setting_arguments
-from qsmxt.errors import InputError, MissingInputError, ParameterError, QSMxTError
+from qsmxt.errors import InputError, ParameterError, QSMxTError
 from qsmxt.registry.artifacts import ARTIFACTS, STACKED, Artifact
 from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
 
@@ -71,21 +75,24 @@ def build_parser(method: CataloguedMethod) -> Parser:
         allow_abbrev=False,
     )
     parser.set_defaults(flags={})
-    plain = [name for name in method.consumes if _is_one_file(name)]
-    if plain:
-        parser.add_argument(
-            "images", nargs="*", type=Path, metavar="NIFTI",
-            help=f"{', '.join(plain)}, in this order, as far as no option gives them",
-        )  # fmt: skip
+    images = _images(method)
+    parser.add_argument(
+        "images", nargs="*", type=Path, metavar="NIFTI",
+        help=f"{', '.join(images)}, in this order, one file each, as far as no option gives them",
+    )  # fmt: skip
     arrays = parser.add_argument_group("arrays")
     for name in (*method.consumes, *method.optional):
-        _add_array(parser, arrays, ARTIFACTS[name], required=name in method.consumes and not _is_one_file(name))
+        _add_array(parser, arrays, ARTIFACTS[name])
     output = parser.add_argument_group("output")
+    images_made = [name for name in method.produces if ARTIFACTS[name].kind != "acquisition"]
     parser.add(
         output, "--output", "-o", type=Path, required=True, metavar="PREFIX",
-        help=f"beginning of the names of {', '.join(method.produces)}, or the file of the first",
+        help=f"file of {images_made[0]} (others beside it), or beginning of the names of {', '.join(images_made)}",
     )  # fmt: skip
-    parser.add(output, "--params", type=Path, metavar="JSON", help="file with parameters; options win")
+    parser.add(
+        output, "--params", type=Path, action="append", default=[], metavar="JSON",
+        help="file with parameters, or with TE (s), B0 (T), B0_dir and voxel_size (mm); may be repeated; options win",
+    )  # fmt: skip
     parser.add(
         output, "--b0-direction", type=float, nargs=3, metavar="B", help="in voxel axes (default: from the affine)"
     )
@@ -98,22 +105,29 @@ def build_parser(method: CataloguedMethod) -> Parser:
     return parser
 
 
-def _is_one_file(name: str) -> bool:
-    return ARTIFACTS[name].kind in ("volume", "mask", "labels")
+def _images(method: CataloguedMethod) -> list[str]:
+    return [name for name in method.consumes if ARTIFACTS[name].kind != "acquisition"]
 
 
-def _place_images(method: CataloguedMethod, options: argparse.Namespace) -> None:
-    """Give the images without option to the arrays that have none yet."""
-    images = list(getattr(options, "images", []))
-    for name in method.consumes:
-        if _is_one_file(name) and getattr(options, name) is None:
-            if not images:
-                raise ParameterError(f"{method.name}: expected {name}, found none; add --{hyphened(name)} FILE")
-            setattr(options, name, images.pop(0))
+def _given(method: CataloguedMethod, options: argparse.Namespace, stated: Stated) -> dict[str, Any]:
+    """What is given of all arrays of the method: by option, then by place, then by the files of ``--params``."""
+    images = list(options.images)
+    given = {}
+    for name in (*method.consumes, *method.optional):
+        value = getattr(options, name)
+        if value is None and images and name in _images(method):
+            value = images.pop(0)
+        if value is None:
+            value = stated.arrays.get(name)
+        if value is None and name in method.consumes:
+            raise ParameterError(f"{method.name}: expected {name}, found none; add --{hyphened(name)}")
+        if value is not None:
+            given[name] = value
     if images:
         raise ParameterError(
             f"{images[0]}: expected no more images, found {len(images)}; {method.name} has all it needs"
         )
+    return given
 
 
 def _output(prefix: Path, name: str, *, first: bool) -> Path:
@@ -130,8 +144,18 @@ def parameter_option(method: CataloguedMethod, name: str) -> str:
     return f"--{hyphened(method.key)}-{hyphened(name)}" if name in taken else f"--{hyphened(name)}"
 
 
-def _add_array(parser: Parser, group: Any, artifact: Artifact, *, required: bool) -> None:
-    keywords: dict[str, Any] = {"required": required, "help": f"{artifact.description} [{artifact.unit}]"}
+#: How several volumes of an array are given.
+_SEVERAL = {
+    "coils": "; a file for every echo with its coils on the fourth axis, or a file for every echo of every coil",
+    **dict.fromkeys(
+        [kind for kind in STACKED if kind != "coils"], "; one file with the volumes on its fourth axis, or a file each"
+    ),
+}
+
+
+def _add_array(parser: Parser, group: Any, artifact: Artifact) -> None:
+    text = f"{artifact.description} [{artifact.unit}]{_SEVERAL.get(artifact.kind, '')}"
+    keywords: dict[str, Any] = {"help": text}
     if artifact.kind == "acquisition":
         many = artifact.name in ("echo_times", "spin_echo_times", "b0_directions")
         keywords |= {"type": float, "nargs": "+" if many else None, "metavar": artifact.unit.upper()}
@@ -142,99 +166,61 @@ def _add_array(parser: Parser, group: Any, artifact: Artifact, *, required: bool
 
 def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     """Load, run, save; returns the images written."""
+    from qsmxt.algorithms import parallel
+    from qsmxt.bids.outputs import susceptibility_reference
+    from qsmxt.registry.methods import lookup
+
+    stated = read_stated(options.params, [declared.name for declared in method.declarations])
+    if stated.ignored:
+        print(f"{_PROGRAM}: --params: not used: {', '.join(stated.ignored)}", file=sys.stderr)
+    parameters = method.complete({**stated.parameters, **options.flags})
+    arrays, affine = load_arrays(_given(method, options, stated), method.name)
+    grid = _grid(arrays, affine, options.b0_direction or stated.b0_direction, stated.voxel_size)
+    parallel.set_thread_count(options.num_threads)
+    made = lookup(method.stage, method.key).run(arrays, grid, parameters)
+    sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
+    if "reference_offset" in made:
+        sidecar |= susceptibility_reference(method, parameters, float(made["reference_offset"]))
+    return _save(made, options.output, affine, sidecar)
+
+
+def _grid(arrays: dict[str, Any], affine: Any, direction: Sequence[float] | None, voxel_size: Any) -> Any:
+    """The grid of the images, with the direction of B0 if it is stated and the voxel size checked."""
     import numpy as np
 
-    from qsmxt.algorithms import parallel
-    from qsmxt.bids.atomic import plain
-    from qsmxt.bids.outputs import save_volume
     from qsmxt.geometry import Grid
-    from qsmxt.registry.methods import automatic_values, lookup
 
-    parameters = method.complete({**_parameters(options.params), **options.flags})
-    _place_images(method, options)
-    arrays, affine = load_arrays(method, options)
     shape = next(array.shape[-3:] for array in arrays.values() if np.ndim(array) >= 3)
     grid = Grid.from_affine(affine, shape)
-    if options.b0_direction:
-        grid = Grid(grid.shape, grid.voxel_size, tuple(options.b0_direction))
-    parallel.set_thread_count(options.num_threads)
-    with automatic_values() as found:
-        made = lookup(method.stage, method.key).run(arrays, grid, parameters)
-    written = []
-    for number, (name, array) in enumerate(made.items()):
-        sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
-        if found:
-            sidecar["AutomaticParameters"] = plain(found)
-        part = {"echoes": "echo", "components": "component"}.get(ARTIFACTS[name].kind, "part")
-        volumes = {"": array} if array.ndim == 3 else {f"_{part}-{i}": volume for i, volume in enumerate(array, 1)}
-        for ending, volume in volumes.items():
-            path = _output(options.output, f"{name}{ending}", first=number == 0 and not ending)
-            written.append(save_volume(path, volume, affine, unit_label=ARTIFACTS[name].unit, sidecar=sidecar))
+    if voxel_size is not None and not np.allclose(voxel_size, grid.voxel_size, rtol=VOXEL_TOLERANCE, atol=0):
+        found = " x ".join(f"{v:.4g}" for v in grid.voxel_size)
+        raise InputError(
+            f"--params: voxel_size: expected that of the images, {found} mm, found "
+            f"{' x '.join(f'{v:.4g}' for v in voxel_size)} mm; correct the one that is wrong"
+        )
+    return grid if direction is None else Grid(grid.shape, grid.voxel_size, tuple(direction))  # type: ignore[arg-type]
+
+
+def _save(made: dict[str, Any], output: Path, affine: Any, sidecar: dict[str, Any]) -> list[Path]:
+    """Write every array that is an image; returns the files."""
+    from qsmxt.bids.outputs import save_series, save_volume
+
+    whole = output.name.endswith((".nii", ".nii.gz"))
+    written: list[Path] = []
+    for name, array in made.items():
+        artifact = ARTIFACTS[name]
+        if artifact.kind == "acquisition":
+            continue
+        facts: dict[str, Any] = {"unit_label": artifact.unit, "sidecar": sidecar}
+        if array.ndim == 3 or whole:
+            save = save_volume if array.ndim == 3 else save_series
+            written.append(save(_output(output, name, first=not written), array, affine, **facts))
+            continue
+        part = {"echoes": "echo", "components": "component"}.get(artifact.kind, "part")
+        for number, volume in enumerate(array, 1):
+            path = _output(output, f"{name}_{part}-{number}", first=False)
+            written.append(save_volume(path, volume, affine, **facts))
     return written
-
-
-def _parameters(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MissingInputError(f"--params {file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ParameterError(f"--params {file}: expected JSON, found {error}") from None
-    if not isinstance(values, dict):
-        raise ParameterError(f"--params {file}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
-def load_arrays(method: CataloguedMethod, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
-    """All arrays that were given, and the affine that they share."""
-    import numpy as np
-
-    from qsmxt.bids.images import Header, check_same_grid, read_header
-
-    arrays: dict[str, Any] = {}
-    first: Header | None = None
-    for name in (*method.consumes, *method.optional):
-        given = getattr(options, name)
-        if given is None:
-            continue
-        if ARTIFACTS[name].kind == "acquisition":
-            arrays[name] = np.asarray(given, dtype=np.float64)
-            continue
-        files = given if isinstance(given, list) else [given]
-        for file in files:
-            header = read_header(file)
-            first = first or header
-            check_same_grid(first, header)
-        arrays[name] = _as_declared(ARTIFACTS[name], [_read(file) for file in files])
-    if first is None:
-        raise InputError(f"{method.name}: expected at least one image, found none")
-    return arrays, first.affine
-
-
-def _read(file: Path) -> Any:
-    import numpy as np
-
-    from qsmxt.bids.images import stored_values
-
-    values, slope, intercept = stored_values(file)
-    return np.asarray(values * slope + intercept, dtype=np.float32)
-
-
-def _as_declared(artifact: Artifact, volumes: list[Any]) -> Any:
-    """Volumes as the method wants them: echo axis first, masks bool, C order."""
-    import numpy as np
-
-    if artifact.kind in STACKED:
-        whole = np.stack(volumes)
-    else:
-        (whole,) = volumes
-    if artifact.kind == "mask":
-        return np.ascontiguousarray(whole > 0.5)
-    if artifact.kind == "labels":
-        return np.ascontiguousarray(np.rint(whole).astype(np.int32))
-    return np.ascontiguousarray(whole, dtype=np.float32)
 
 
 if __name__ == "__main__":

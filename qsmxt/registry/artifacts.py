@@ -22,9 +22,10 @@ class Artifact:
     description
         What it is, in one phrase.
     kind
-        ``"volume"`` (x, y, z), ``"echoes"`` (echo, x, y, z), ``"spin_echoes"`` (echo, x, y, z) of another scan,
-        ``"orientations"`` (orientation, x, y, z), ``"components"`` (component, x, y, z), ``"mask"`` (bool volume),
-        ``"labels"`` (integer volume) or ``"acquisition"`` (numbers, not an image).
+        ``"volume"`` (x, y, z), ``"echoes"`` (echo, x, y, z), ``"coils"`` (coil, echo, x, y, z),
+        ``"spin_echoes"`` (echo, x, y, z) of another scan, ``"orientations"`` (orientation, x, y, z),
+        ``"components"`` (component, x, y, z), ``"mask"`` (bool volume), ``"labels"`` (integer volume) or
+        ``"acquisition"`` (numbers, not an image).
     suffix
         BIDS suffix of the saved map, or ``None`` if it is never saved under its own suffix.
     desc
@@ -40,7 +41,7 @@ class Artifact:
 
 
 #: Kinds that are several volumes, their number first.
-STACKED = ("echoes", "spin_echoes", "orientations", "components")
+STACKED = ("echoes", "coils", "spin_echoes", "orientations", "components")
 
 
 def _table(*rows: Artifact) -> dict[str, Artifact]:
@@ -51,8 +52,8 @@ ARTIFACTS: dict[str, Artifact] = _table(
     # what the scanner gives
     Artifact("wrapped_phase", "rad", "measured phase in [-pi, pi], positive for paramagnetic fields", "echoes"),
     Artifact("magnitude", "arbitrary", "measured magnitude", "echoes"),
-    Artifact("coil_phase", "rad", "phase of every uncombined coil, (coil, echo, x, y, z)", "echoes"),
-    Artifact("coil_magnitude", "arbitrary", "magnitude of every uncombined coil, (coil, echo, x, y, z)", "echoes"),
+    Artifact("coil_phase", "rad", "phase of every uncombined coil, (coil, echo, x, y, z)", "coils"),
+    Artifact("coil_magnitude", "arbitrary", "magnitude of every uncombined coil, (coil, echo, x, y, z)", "coils"),
     Artifact("echo_times", "s", "echo times, ascending", "acquisition"),
     Artifact("field_strength", "T", "strength of the main field", "acquisition"),
     Artifact(

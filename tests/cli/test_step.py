@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 
 from qsmxt.cli.step import build_parser, main, parameter_option
 from qsmxt.geometry import Grid
+from qsmxt.phantom.example import phantom
 from qsmxt.registry.catalogue import catalogue, find
 from qsmxt.registry.methods import lookup
 
@@ -84,6 +90,186 @@ def test_echoes_are_one_file_each_with_their_times(tmp_path):
         unwrapped = np.asanyarray(nib.load(tmp_path / f"u_unwrapped_phase_echo-{number}.nii.gz").dataobj)
         turns = (unwrapped - np.asanyarray(nib.load(phase).dataobj)) / (2 * np.pi)
         assert np.allclose(turns, np.rint(turns), atol=1e-4)
+
+
+def _volumes(count, seed=0):
+    return np.random.default_rng(seed).uniform(-3, 3, (count, *GRID.shape)).astype(np.float32)
+
+
+def test_echoes_on_the_fourth_axis_are_files_of_one_echo_each(tmp_path):
+    phase = _volumes(2)
+    apart = [_save(tmp_path / f"p{e}.nii", volume) for e, volume in enumerate(phase)]
+    stored = nib.Nifti1Image(np.round(np.moveaxis(phase, 0, -1) * 1000).astype(np.int16), AFFINE)
+    stored.header.set_slope_inter(0.001, 0)
+    nib.save(stored, tmp_path / "all.nii.gz")
+    made = {}
+    for name, files in (("apart", apart), ("together", [str(tmp_path / "all.nii.gz")])):
+        out = tmp_path / f"{name}.nii.gz"
+        assert main(["unwrapping", "laplacian", "--offset-free-phase", *files, "-o", str(out)]) == 0
+        made[name] = np.asanyarray(nib.load(out).dataobj)
+    assert made["apart"].shape == (*GRID.shape, 2)
+    np.testing.assert_allclose(made["together"], made["apart"], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "message"),
+    [
+        ([3], "offset_free_phase: expected 2 volumes, one for every echo time, found 3 in p0.nii"),
+        ([1, 1, 1], "expected 2 volumes, one for every echo time, found 3 in p0.nii, p1.nii, p2.nii"),
+        ([2, 2], "p0.nii: expected one volume, as offset_free_phase was given 2 files, found 2"),
+    ],
+)
+def test_a_wrong_number_of_echoes_is_named(volumes, message, tmp_path, capsys):
+    files = [_save(tmp_path / f"p{n}.nii", np.moveaxis(_volumes(count), 0, -1)) for n, count in enumerate(volumes)]
+    magnitude = _save(tmp_path / "m.nii", np.ones((*GRID.shape, 2), dtype=np.float32))
+    code = main(["unwrapping", "romeo", "--offset-free-phase", *files, "--magnitude", magnitude,
+                 "--echo-times", "0.005", "0.01", "-o", str(tmp_path / "x")])  # fmt: skip
+    assert code == 65 and message in capsys.readouterr().err
+
+
+def _coil_files(folder, names, shapes):
+    return [
+        _save(folder / f"{n}.nii", np.ones((*GRID.shape, *s), np.float32)) for n, s in zip(names, shapes, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "shapes", "message"),
+    [
+        (["a", "b", "c"], [(4,)] * 3, "coil_phase: expected 2 files, one for every echo time"),
+        (["a", "b"], [(4,), (3,)], "expected as many coils in every file, found 4 in a.nii, 3 in b.nii"),
+        (["a", "b", "c"], [()] * 3, "expected a file for every coil of each of 2 echoes, found 3 files"),
+        (["echo-1_coil-1_x", "echo-1_coil-2_x", "echo-2_coil-1_x", "echo-2_coil-3_x"], [()] * 4,
+         "every coil once in each of 2 echoes, found 2 echoes and 3 coils in 4 files; not there: echo-1_coil-3"),
+    ],
+)  # fmt: skip
+def test_coils_that_do_not_agree_with_the_echoes_are_named(names, shapes, message, tmp_path, capsys):
+    files = _coil_files(tmp_path, names, shapes)
+    code = main(["combination", "mcpc3ds", "--coil-phase", *files, "--coil-magnitude", *files,
+                 "--echo-times", "0.005", "0.01", "-o", str(tmp_path / "x")])  # fmt: skip
+    assert code == 65 and message in capsys.readouterr().err
+
+
+def test_coils_have_the_order_of_their_names_and_else_of_the_echoes(tmp_path):
+    head = phantom()
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    given = {}
+    for part in ("phase", "magnitude"):
+        stack = getattr(head, f"coil_{part}")[:, :2]
+        for e in range(2):
+            for c in range(len(stack)):
+                file = tmp_path / f"sub-1_echo-{e + 1:02}_coil-{c + 1:02}_part-{part}_MEGRE.nii"
+                nib.save(nib.Nifti1Image(stack[c, e], affine), file)
+                nib.save(nib.Nifti1Image(stack[c, e], affine), tmp_path / f"{part}{e}{c}.nii")
+                given.setdefault(f"{part} named", []).append(str(file))
+                given.setdefault(f"{part} plain", []).append(str(tmp_path / f"{part}{e}{c}.nii"))
+        given[f"{part} named"].reverse()
+    results = []
+    for way in ("named", "plain"):
+        words = ["--coil-phase", *given[f"phase {way}"], "--coil-magnitude", *given[f"magnitude {way}"]]
+        out = tmp_path / f"{way}.nii"
+        assert main(["combination", "aspire", *words, "--echo-times", "0.005", "0.01", "-o", str(out)]) == 0
+        results.append(np.asanyarray(nib.load(out).dataobj))
+    made = lookup("combination", "aspire").run(
+        {"coil_phase": head.coil_phase[:, :2], "coil_magnitude": head.coil_magnitude[:, :2],
+         "echo_times": head.echo_times[:2]}, head.grid)  # fmt: skip
+    for result in results:
+        np.testing.assert_array_equal(np.moveaxis(result, -1, 0), made["wrapped_phase"])
+
+
+def _acquisition(folder, **more):
+    """``params.json`` of QSM-CI for the phantom."""
+    head = phantom()
+    values = {"TE": head.echo_times.tolist(), "B0": head.field_strength, "B0_dir": [0, 0, 1], "voxel_size": [2, 2, 2]}
+    (folder / "params.json").write_text(json.dumps({"contract": "v2", **values, **more}))
+    return str(folder / "params.json")
+
+
+def test_the_acquisition_comes_from_a_file_and_options_win(tmp_path, capsys):
+    head = phantom()
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    images = []
+    for name in ("local_field", "mask"):
+        nib.save(nib.Nifti1Image(np.asarray(getattr(head, name), dtype=np.float32), affine), tmp_path / f"{name}.nii")
+        images.append(str(tmp_path / f"{name}.nii"))
+    turned = _acquisition(tmp_path, B0_dir=[0, 0.6, 0.8], threshold=0.25)
+    made = {}
+    for name, words in {"file": [], "option": ["--b0-direction", "0", "0", "1"]}.items():
+        assert main(["inversion", "tkd", *images, "--params", turned, *words, "-o", str(tmp_path / f"{name}.nii")]) == 0
+        made[name] = np.asanyarray(nib.load(tmp_path / f"{name}.nii").dataobj)
+        assert "not used: contract" in capsys.readouterr().err
+    given = {"local_field": head.local_field, "mask": head.mask}
+    for name, direction in (("file", (0, 0.6, 0.8)), ("option", (0, 0, 1))):
+        grid = Grid(head.grid.shape, head.grid.voxel_size, direction)
+        expected = lookup("inversion", "tkd").run(given, grid, {"threshold": 0.25})["chi"]
+        np.testing.assert_array_equal(made[name], expected)
+    wrong = _acquisition(tmp_path, voxel_size=[1, 1, 2])
+    assert main(["inversion", "tkd", *images, "--params", wrong, "-o", str(tmp_path / "x.nii")]) == 65
+    assert "voxel_size: expected that of the images, 2 x 2 x 2 mm, found 1 x 1 x 2 mm" in capsys.readouterr().err
+    wrong = _acquisition(tmp_path, TE="4 ms")
+    assert main(["inversion", "tkd", *images, "--params", wrong, "-o", str(tmp_path / "x.nii")]) == 64
+    assert "TE: expected numbers, found '4 ms'" in capsys.readouterr().err
+
+
+#: Files of QSM-CI and the arrays that they are.
+EXCHANGED = {
+    "phase": "wrapped_phase", "magnitude": "magnitude", "mask": "mask", "totalfield": "total_field",
+    "localfield": "local_field", "chimap": "chi",
+}  # fmt: skip
+PAGE = (Path(__file__).parents[2] / "docs" / "steps.md").read_text()
+#: Stage, file produced and command, as the documents have them.
+ROWS = re.findall(r"^\| `([\w+-]+)` \| `(\w+)\.nii\.gz` \| `qsmxt-step (.+)` \|$", PAGE, flags=re.MULTILINE)
+
+
+def _exchange(folder, names):
+    """What a stage of QSM-CI consumes, echoes on the fourth axis."""
+    head = phantom()
+    for name in names:
+        array = np.asarray(getattr(head, EXCHANGED[name]), dtype=np.uint8 if name == "mask" else np.float32)
+        array = np.moveaxis(array, 0, -1) if array.ndim == 4 else array
+        nib.save(nib.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), folder / f"{name}.nii.gz")
+    return head
+
+
+@pytest.mark.parametrize(("stage", "produced", "command"), ROWS, ids=[row[0] for row in ROWS])
+def test_a_stage_of_qsm_ci_gives_what_the_method_gives(stage, produced, command, tmp_path, capsys):
+    """Every command of the documents on the files of the contract: in ppm, on the grid of the mask."""
+    words = command.replace("background METHOD", "background lbv").replace("inversion METHOD", "inversion tkd").split()
+    consumed = [word.removesuffix(".nii.gz") for word in words if word.endswith(".nii.gz")]
+    head = _exchange(tmp_path, consumed)
+    files = [str(tmp_path / word) if word.endswith(".nii.gz") else word for word in words]
+    out = tmp_path / "out" / f"{produced}.nii.gz"
+    assert main([*files, "--params", _acquisition(tmp_path), "-o", str(out)]) == 0, capsys.readouterr().err
+    method = lookup(words[0], words[1])
+    given = {EXCHANGED[name]: getattr(head, EXCHANGED[name]) for name in consumed}
+    given |= {"echo_times": head.echo_times, "field_strength": head.field_strength}
+    given["offset_free_phase"] = head.wrapped_phase
+    given["mask_input"] = np.sqrt(np.square(head.magnitude).sum(axis=0))
+    expected = method.run(given, head.grid)[EXCHANGED[produced]]
+    image = nib.load(out)
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
+    assert image.shape == head.grid.shape
+    assert json.loads(out.with_name(f"{produced}.json").read_text()).get("Units") == (
+        None if stage == "brain-extraction" else "ppm"
+    )
+
+
+def test_the_documented_stage_runs_with_and_without_parameters(tmp_path):
+    (script,) = re.findall(r"```bash\n(#!/usr/bin/env bash.*?)```", PAGE, flags=re.DOTALL)
+    (tmp_path / "run.sh").write_text(script)
+    (tmp_path / "in").mkdir(), (tmp_path / "out").mkdir()
+    head = _exchange(tmp_path / "in", ["localfield", "mask"])
+    _acquisition(tmp_path / "in")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for parameters in ({}, {"threshold": 0.3}):
+        if parameters:
+            (tmp_path / "in" / "config.json").write_text(json.dumps(parameters))
+        subprocess.run(["bash", "run.sh", "in", "out"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+        expected = lookup("inversion", "rts").run(
+            {"local_field": head.local_field, "mask": head.mask}, head.grid, parameters
+        )["chi"]
+        found = np.asanyarray(nib.load(tmp_path / "out" / "chimap.nii.gz").dataobj)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_images_must_share_a_grid(files, tmp_path, capsys):

@@ -22,8 +22,7 @@ from tests.contracts.test_methods import GRID, MASKED, METHODS, PARAMETERS, arra
 STAGES = ("background", "inversion", "referencing", "merging", "field")
 REGIONAL = [m for m in METHODS.values() if m.stage in STAGES and "mask" in m.consumes]
 
-#: Methods that take one value of an array for every file.
-ON_FILES = [m for m in METHODS.values() if "coil_phase" not in m.consumes]
+AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
 
 def ids(method: Method) -> str:
@@ -72,36 +71,49 @@ def test_prime_sizes_and_a_mask_at_the_border_give_what_padding_gives(method: Me
         assert np.abs(other * 1.0 - value * 1.0)[..., inside].max() <= limit, name
 
 
-@pytest.mark.parametrize("method", ON_FILES, ids=ids)
+def _files_of(folder: Path, name: str, value: np.ndarray, *, whole: bool) -> list[Path]:
+    """An array as files: with all volumes on the fourth axis (``whole``), or of one volume each."""
+    kind = ARTIFACTS[name].kind
+    value = value.astype({"mask": np.uint8, "labels": np.int16}.get(kind, np.float32))
+    if kind == "coils":
+        series = {f"echo-{e}": value[:, e] for e in range(value.shape[1])}
+        volumes = {f"echo-{e}_coil-{c:02}": value[c, e] for c in range(len(value)) for e in range(value.shape[1])}
+    else:
+        series = {"all": value} if kind in STACKED else {}
+        volumes = {str(n): volume for n, volume in enumerate(value if kind in STACKED else [value])}
+    if whole and series:
+        volumes = {label: np.moveaxis(stack, 0, -1) for label, stack in series.items()}
+    files = [folder / f"{name.replace('_', '')}_{label}_x.nii.gz" for label in volumes]
+    for file, volume in zip(files, volumes.values(), strict=True):
+        nib.save(nib.Nifti1Image(volume, AFFINE), file)
+    return files
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=ids)
 def test_files_give_what_arrays_give(method: Method, tmp_path: Path, capsys: pytest.CaptureFixture):
     """``qsmxt-step`` with arrays and parameters of the method in files, and what it says of the result."""
-    affine = np.diag([2.0, 2.0, 2.0, 1.0])
     words = [method.stage, method.key]
-    for name in names(method):
-        value, kind = np.asarray(arrays()[name]), ARTIFACTS[name].kind
+    for number, name in enumerate(names(method)):
+        value = np.asarray(arrays()[name])
         words.append(f"--{hyphened(name)}")
-        if kind == "acquisition":
+        if ARTIFACTS[name].kind == "acquisition":
             words += [repr(float(v)) for v in value.ravel()]
-            continue
-        for number, volume in enumerate(value if kind in STACKED else [value]):
-            file = tmp_path / f"{name}{number}.nii.gz"
-            stored = volume.astype({"mask": np.uint8, "labels": np.int16}.get(kind, np.float32))
-            nib.save(nib.Nifti1Image(stored, affine), file)
-            words.append(str(file))
+        else:
+            words += map(str, _files_of(tmp_path, name, value, whole=number % 2 == 0))
     (tmp_path / "params.json").write_text(json.dumps(PARAMETERS[method.name]))
     out = tmp_path / "out" / "first.nii.gz"
     code = main([*words, "--params", str(tmp_path / "params.json"), "-o", str(out)])
     assert code == 0, capsys.readouterr().err
     name = method.produces[0]
     expected = plain(method.name)[name]
-    if ARTIFACTS[name].kind in STACKED:
-        part = {"components": "component"}.get(ARTIFACTS[name].kind, "echo")
-        out, expected = out.with_name(f"first_{name}_{part}-1.nii.gz"), expected[0]
     image = nib.load(out)
-    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
-    assert np.array_equal(image.affine, affine) and image.header.get_xyzt_units()[0] == "mm"
+    found = np.asanyarray(image.dataobj)
+    np.testing.assert_array_equal(np.moveaxis(found, -1, 0) if found.ndim == 4 else found, expected)
+    assert np.array_equal(image.affine, AFFINE) and image.header.get_xyzt_units()[0] == "mm"
     sidecar = json.loads(out.with_name(out.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["Method"] == method.name
     assert sidecar["Parameters"].items() >= json.loads(json.dumps(PARAMETERS[method.name])).items()
     if ARTIFACTS[name].unit == "ppm":
         assert sidecar["Units"] == "ppm"
+    if "reference_offset" in method.produces:
+        assert sidecar["SusceptibilityReference"]["Offset"] == plain(method.name)["reference_offset"]

@@ -41,6 +41,7 @@ SHAPES = {
 OWN_SHAPES = {
     "coil_phase": "(coil, echo, x, y, z)", "coil_magnitude": "(coil, echo, x, y, z)", "echo_times": "(echo,)",
     "spin_echo_times": "(echo,)", "field_strength": "float", "b0_directions": "(orientation, 3)",
+    "reference_offset": "()",
 }  # fmt: skip
 OWN_UNITS = {"b0_directions": r"\bunit vectors?\b"}
 
