@@ -18,11 +18,7 @@ from qsmxt.registry.artifacts import ARTIFACTS, Artifact
 from qsmxt.registry.methods import Method, all_methods
 from qsmxt.reports.bibliography import bibliography
 
-#: Stages whose methods are held to it.
-STAGES = (
-    "masking", "background", "inversion", "swi", "relaxometry", "spinecho", "separation", "orientation",
-)  # fmt: skip
-METHODS = [method for method in all_methods().values() if method.stage in STAGES]
+METHODS = list(all_methods().values())
 
 #: How a unit is written.
 UNITS = {

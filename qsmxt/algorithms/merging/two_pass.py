@@ -80,7 +80,47 @@ def two_pass(
     *,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """One map (ppm) from that of the reliable mask and that of the mask without holes; zero outside the mask."""
+    """One map (ppm) from that of the reliable mask and that of the mask without holes; see the module.
+
+    Parameters
+    ----------
+    reliable_chi
+        Susceptibility from the reliable mask, ppm, float32 ``(x, y, z)``.
+    reliable_mask
+        Where the phase can be trusted, bool ``(x, y, z)``.
+    filled_chi
+        Susceptibility from the mask without holes, ppm, float32 ``(x, y, z)``.
+    mask
+        Where the map is wanted, bool ``(x, y, z)``.
+    grid
+        Shape and voxel size (mm).
+    parameters
+        See :class:`TwoPassParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, a mask is empty or not of 0 and 1, or a map has NaN or Inf in its mask.
+
+    Examples
+    --------
+    One map of the phantom lacks a sphere, the other has a slope. Together they have less of an error than either:
+
+    >>> from qsmxt.algorithms.metrics import nrmse
+    >>> from qsmxt.algorithms.merging.two_pass import two_pass
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi = two_pass(head.reliable_chi, head.reliable_mask, head.filled_chi, head.mask, head.grid)
+    >>> [round(nrmse(c, head.chi, head.mask)) for c in (head.reliable_chi, head.filled_chi, chi)]  # percent
+    [18, 25, 12]
+    """
     mask = checked_mask(mask, grid)
     reliable = checked_mask(reliable_mask, grid, "reliable_mask") & mask
     for name, chi, region in (("reliable_chi", reliable_chi, reliable), ("filled_chi", filled_chi, mask)):

@@ -13,9 +13,15 @@ Departure from the paper: the offset is smoothed by local polynomials of second 
 (:mod:`~qsmxt.algorithms.offset.smoothing`) instead of a Gaussian, whose bias in the rim ends up in the field. With
 three or more echoes, bipolar readouts are found and corrected (:mod:`~qsmxt.algorithms.offset.bipolar`).
 
+Parameters
+    ``smoothing``: width of the local polynomials; smaller follows the offset closer. ``bipolar``: whether the
+    difference of odd and even echoes is corrected, or only where it is found. ``weights``: of the edges, for the
+    unwrapping.
+
 References
 ----------
-Eckstein et al. 2018 (doi:10.1002/mrm.26963).
+Eckstein et al. 2018 (doi:10.1002/mrm.26963); Eckstein 2021, thesis (doi:10.34726/hss.2021.43447); unwrapping: Dymerska
+et al. 2021 (doi:10.1002/mrm.28563).
 """
 
 from __future__ import annotations
@@ -82,43 +88,47 @@ def mcpc3ds(
     progress: Progress | None = None,
     mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate and remove the phase at echo time zero.
+    """Phase without its offset at echo time zero, and the offset; see the module.
 
     Parameters
     ----------
-    wrapped_phase, magnitude
-        ``(echo, x, y, z)``, rad and any unit.
+    wrapped_phase
+        Measured phase, rad, float32 ``(echo, x, y, z)``.
+    magnitude
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)``.
     echo_times
-        Echo times, s, ascending, at least two.
+        Echo times, s, float ``(echo,)``, ascending, at least two.
     grid
-        Geometry of the volume.
+        Shape and voxel size (mm).
     parameters
         See :class:`MCPC3DSParameters`.
     progress
-        Called with the fraction done.
+        Called with the part of the work that is done, from 0 to 1.
     mask
-        Voxels from which the offset is estimated; without it the signal mask of the magnitude.
+        Voxels from which the offset is estimated, bool ``(x, y, z)``. Without it the signal mask of the magnitude.
 
     Returns
     -------
     offset_free_phase
-        Rad in [-pi, pi), float32 ``(echo, x, y, z)``; 0 where the phase is not finite.
+        Phase, rad, in [-pi, pi), float32 ``(echo, x, y, z)``, everywhere; zero where the phase is not finite.
     phase_offset
-        Rad, without wraps, float32 ``(x, y, z)``; extrapolated a few widths beyond the mask, then 0.
+        Offset without wraps, rad, float32 ``(x, y, z)``; extrapolated a few widths beyond the mask, then zero.
 
     Raises
     ------
     InputError
-        If shapes or echo times do not fit, there is one echo, no voxel is usable, or ``bipolar="on"`` with two echoes.
+        If a shape is not that of the grid and the echoes, there is one echo, times are not ascending and above 0, no
+        voxel is usable, or ``bipolar`` is ``on`` with two echoes.
 
     Examples
     --------
-    >>> times = np.array([0.005, 0.011])
-    >>> x, y, z = np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij")
-    >>> offset, omega = 0.5 * x - 0.8 * z * z, 900 * x * y
-    >>> phase = np.stack([np.angle(np.exp(1j * (offset + omega * t))) for t in times])
-    >>> free, found = mcpc3ds(phase, np.ones_like(phase), times, Grid((24, 24, 24)))
-    >>> bool(np.abs(found - offset).max() < 0.01)
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.offset.mcpc3ds import mcpc3ds
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> arrays = head.wrapped_phase, head.magnitude, head.echo_times
+    >>> phase, offset = mcpc3ds(*arrays, head.grid, mask=head.mask)
+    >>> bool(np.abs(offset - head.phase_offset)[head.mask].max() < 0.02)  # rad
     True
     """
     times = check_times(echo_times, at_least=2, remedy=_REMEDY)

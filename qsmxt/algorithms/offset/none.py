@@ -1,7 +1,10 @@
-"""No offset removal: the phase offset stays in the phase.
+r"""No offset removal: the phase offset stays in the phase.
+
+.. math:: \varphi_e \leftarrow \varphi_e, \qquad \varphi_0 \leftarrow 0 .
 
 For a single echo nothing else is possible. The offset is smooth, so that most of it is removed with the background
 field; it does spoil the mean over echoes (``weighted_fit``) and unwrapping in time (ROMEO's template mode).
+No source: nothing is done.
 """
 
 from __future__ import annotations
@@ -37,12 +40,39 @@ def none(
     *,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the phase (rad, float32 ``(echo, x, y, z)``; 0 where it is not finite) and an offset of zero.
+    """The phase as it is, and an offset of zero; see the module.
+
+    Parameters
+    ----------
+    wrapped_phase
+        Measured phase, rad, float32 ``(echo, x, y, z)``.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        Empty, see :class:`NoneParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    offset_free_phase
+        The phase, rad, float32 ``(echo, x, y, z)``, everywhere; zero where it is not finite.
+    phase_offset
+        Zero, rad, float32 ``(x, y, z)``.
 
     Raises
     ------
     InputError
-        If the phase has no echo axis or does not lie on the grid.
+        If the phase has no echo axis or its shape is not that of the grid.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.offset.none import none
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> phase, offset = none(head.wrapped_phase, head.grid)
+    >>> bool((phase == head.wrapped_phase).all()), bool(offset.any())
+    (True, False)
     """
     if wrapped_phase.ndim != 4:
         raise InputError(f"wrapped_phase: expected (echo, x, y, z), found shape {wrapped_phase.shape}")

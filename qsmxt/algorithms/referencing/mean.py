@@ -5,6 +5,9 @@ r"""Reference to the whole mask.
 with :math:`\bar\chi` the mean (ppm) over the mask between the 1st and 99th percentile
 (:mod:`qsmxt.algorithms.referencing.offset`). The most repeatable reference, but it moves with age and disease.
 
+Parameters
+    ``percentiles``: between which voxels count.
+
 References
 ----------
 QSM Consensus Organization Committee et al. 2024 (doi:10.1002/mrm.30006).
@@ -49,12 +52,43 @@ def mean(
     *,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``chi`` (ppm) less its trimmed mean in the mask, zero outside; and that mean.
+    """Referenced susceptibility (ppm) and what was subtracted (ppm); see the module.
 
-    >>> grid = Grid((1, 1, 3))
-    >>> chi, offset = mean(np.array([[[1.0, 2.0, 3.0]]]), np.ones(grid.shape, bool), grid, MeanParameters((0, 100)))
-    >>> chi.ravel().tolist(), float(offset)
-    ([-1.0, 0.0, 1.0], 2.0)
+    Parameters
+    ----------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Where there is a map, bool ``(x, y, z)``.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`MeanParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+    reference_offset
+        Mean of the mask, ppm, float32 ``()``.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, the susceptibility has NaN or Inf in
+        it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.referencing.mean import MeanParameters, mean
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi, offset = mean(head.chi + 0.03, head.mask, head.grid, MeanParameters(percentiles=(0, 100)))
+    >>> bool(np.isclose(offset, 0.03 + head.chi[head.mask].mean())), bool(abs(chi[head.mask].mean()) < 1e-6)
+    (True, True)
     """
     chi, mask = checked_chi(chi, mask, grid)
     return subtract(chi, mask, offset_of(chi, mask, percentiles=parameters.percentiles))

@@ -1,8 +1,8 @@
 r"""No referencing: the map keeps the offset that the inversion gave it.
 
-References
-----------
-None.
+.. math:: \chi_{ref} = \chi \quad\text{in the mask} .
+
+No source: nothing is done.
 """
 
 from __future__ import annotations
@@ -40,6 +40,42 @@ def none(
     *,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``chi`` (ppm) in the mask, zero outside; and the offset 0."""
+    """Referenced susceptibility (ppm) and what was subtracted (ppm); see the module.
+
+    Parameters
+    ----------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Where there is a map, bool ``(x, y, z)``.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`NoneParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+    reference_offset
+        Zero, ppm, float32 ``()``.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, the susceptibility has NaN or Inf in
+        it.
+
+    Examples
+    --------
+    >>> from qsmxt.algorithms.referencing.none import none
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi, offset = none(head.chi, head.mask, head.grid)
+    >>> bool((chi == head.chi).all()), float(offset)
+    (True, 0.0)
+    """
     chi, mask = checked_chi(chi, mask, grid)
     return np.where(mask, chi, 0).astype(np.float32), np.zeros((), dtype=np.float32)

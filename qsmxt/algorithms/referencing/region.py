@@ -6,6 +6,9 @@ with :math:`\bar\chi_R` the mean (ppm) over the voxels of the mask with one of t
 99th percentile (:mod:`qsmxt.algorithms.referencing.offset`). Common choices: posterior limb of the internal capsule
 (-0.060 +- 0.019 ppm relative to the whole brain), splenium (-0.008 +- 0.019 ppm).
 
+Parameters
+    ``labels``: those of the region R. ``percentiles``: between which voxels count.
+
 References
 ----------
 Straub et al. 2017 (doi:10.1002/mrm.26369).
@@ -53,7 +56,49 @@ def region(
     *,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``chi`` (ppm) less its trimmed mean in the labelled regions inside the mask, zero outside; and that mean."""
+    """Referenced susceptibility (ppm) and what was subtracted (ppm); see the module.
+
+    Parameters
+    ----------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; outside the mask it does not matter.
+    mask
+        Where there is a map, bool ``(x, y, z)``.
+    labels
+        Anatomical labels, integer ``(x, y, z)``; what lies outside the mask does not count.
+    grid
+        Shape; the voxel size does not matter.
+    parameters
+        See :class:`RegionParameters`.
+    progress
+        Called with the part of the work that is done, from 0 to 1.
+
+    Returns
+    -------
+    chi
+        Susceptibility, ppm, float32 ``(x, y, z)``; zero outside the mask.
+    reference_offset
+        Mean of the region, ppm, float32 ``()``.
+
+    Raises
+    ------
+    InputError
+        If a shape is not that of the grid, the mask is empty or not of 0 and 1, the susceptibility has NaN or Inf in
+        it, or no voxel of the mask has one of the ``labels``.
+    ParameterError
+        If no ``labels`` are given.
+
+    Examples
+    --------
+    Sphere 1 of the phantom has 0.15 ppm:
+
+    >>> from qsmxt.algorithms.referencing.region import RegionParameters, region
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> chi, offset = region(head.chi, head.mask, head.labels, head.grid, RegionParameters(labels=(1,)))
+    >>> round(float(offset), 3), round(float(chi[head.labels == 1].max()), 3)
+    (0.15, 0.0)
+    """
     if not parameters.labels:
         raise ParameterError("referencing.region: parameter labels: expected at least one label, found none")
     grid.check("labels", labels)

@@ -23,6 +23,11 @@ Departures from the paper: the template predicts with all echoes unwrapped so fa
 of :math:`2\pi` of a region is decided by all of its voxels instead of its seed; unconnected regions are aligned to each
 other.
 
+Parameters
+    ``weights``: set of edge weights. ``mode``, ``template``: the above; the echo that is unwrapped in space, counted
+    from 1. ``max_seeds``: regions that grow at the same time; more isolate noisy bridges. ``merge_regions``: align
+    regions that grew apart. ``regrow_below``: quality below which echoes unwrapped in time are unwrapped in space.
+
 References
 ----------
 Dymerska et al. 2021 (doi:10.1002/mrm.28563).
@@ -98,44 +103,49 @@ def romeo(
     progress: Progress | None = None,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Unwrap the phase of all echoes.
+    """Unwrapped phase of all echoes; see the module.
 
     Parameters
     ----------
     offset_free_phase
-        Wrapped phase, rad, ``(echo, x, y, z)``, without phase offset (template mode, more than one echo).
+        Wrapped phase, rad, float32 ``(echo, x, y, z)``, without offset (``template`` mode, more than one echo).
     magnitude
-        Magnitude in any unit, ``(echo, x, y, z)``.
+        Magnitude of the echoes, arbitrary unit, float32 ``(echo, x, y, z)``.
     echo_times
-        Echo times, s, ascending.
+        Echo times, s, float ``(echo,)``, ascending.
     grid
-        Geometry of the volume.
+        Shape; the voxel size does not matter.
     parameters
         See :class:`RomeoParameters`.
     progress
-        Called with the fraction done.
+        Called with the part of the work that is done, from 0 to 1.
     mask
-        Voxels to unwrap; without it all voxels with finite phase, noise last.
+        Voxels to unwrap, bool ``(x, y, z)``. Without it all with finite phase are, noise last.
 
     Returns
     -------
     numpy.ndarray
-        Unwrapped phase, rad, float32 ``(echo, x, y, z)``; 0 outside the mask and where an echo is not finite.
+        Phase without wraps, rad, float32 ``(echo, x, y, z)``; zero outside the mask and where an echo is not finite.
 
     Raises
     ------
     InputError
-        If shapes, echo times or mask do not fit, or no voxel is usable.
+        If a shape is not that of the grid and the echoes, times are not ascending and above 0, or no voxel is usable.
     ParameterError
-        If the template echo does not exist.
+        If there is no echo of the number ``template``.
 
     Examples
     --------
-    >>> x = np.arange(16.0)[:, None, None] * np.ones((1, 16, 16))
-    >>> truth = np.stack([0.9 * x, 1.8 * x])
+    Ten times the phase of the phantom has wraps:
+
+    >>> import numpy as np
+    >>> from qsmxt.algorithms.unwrapping.romeo import romeo
+    >>> from qsmxt.phantom.example import phantom
+    >>> head = phantom()
+    >>> truth = 10 * head.unwrapped_phase
     >>> wrapped = np.angle(np.exp(1j * truth))
-    >>> out = romeo(wrapped, np.ones_like(truth), np.array([0.005, 0.010]), Grid((16, 16, 16)))
-    >>> bool(np.ptp(out[1] - 2 * out[0]) < 1e-4)
+    >>> phase = romeo(wrapped, head.magnitude, head.echo_times, head.grid, mask=head.mask)
+    >>> bool(np.abs(phase - truth)[:, head.mask].max() < 1e-5)
     True
     """
     times = check_times(echo_times)
