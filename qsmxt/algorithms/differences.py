@@ -61,6 +61,32 @@ def divergence(field: np.ndarray, grid: Grid, out: np.ndarray | None = None) -> 
     return out
 
 
+def stiffness(
+    volume: np.ndarray, weights: np.ndarray, grid: Grid, out: np.ndarray | None = None, rows: np.ndarray | None = None
+) -> np.ndarray:
+    r""":math:`\nabla^T V\nabla x` for ``weights`` :math:`V`.
+
+    Parameters
+    ----------
+    volume
+        x, float32 ``(x, y, z)``.
+    weights
+        Float32 ``(3, x, y, z)``.
+    grid
+        Sampling.
+    out
+        Where to write, float32; not ``volume``.
+    rows
+        Rows out of which the result is zero, because the weights are; bool ``(x, y)``.
+    """
+    if out is None:
+        out = np.empty(volume.shape, dtype=np.float32)
+    if rows is None:
+        rows = np.ones(volume.shape[:2], dtype=bool)
+    parallel.run(_stiffness, volume.shape[0], volume, weights, inverse_sizes(grid), rows, out)
+    return out
+
+
 class Shrinkage:
     r"""State of the split :math:`z = \nabla x` in an ADMM solver: the scaled dual :math:`u` and scratch space.
 
@@ -156,6 +182,54 @@ def _divergence(start, stop, field, inverse, out):
             _add_difference(field[1, i, above], field[1, i, j], inverse[1], target)
             _add_difference(row[:-1], row[1:], inverse[2], target[1:])
             target[0] += (row[nz - 1] - row[0]) * inverse[2]
+
+
+@kernel
+def _flow(upper, lower, weights, factor, out):
+    """Weighted difference of two rows, per mm twice."""
+    for k in range(out.size):
+        out[k] = (upper[k] - lower[k]) * weights[k] * factor
+
+
+@kernel
+def _stiffness(start, stop, x, weights, inverse, rows, out):
+    nx, ny, nz = x.shape
+    sx, sy, sz = inverse[0] * inverse[0], inverse[1] * inverse[1], inverse[2] * inverse[2]
+    plane = np.zeros((ny, nz), dtype=np.float32)
+    above = np.empty(nz, dtype=np.float32)
+    flow = np.empty(nz, dtype=np.float32)
+    before = start - 1 if start > 0 else nx - 1
+    for j in range(ny):
+        if rows[start, j]:
+            _flow(x[start, j], x[before, j], weights[0, before, j], sx, plane[j])
+    for i in range(start, stop):
+        after = i + 1 if i + 1 < nx else 0
+        _flow(x[i, 0], x[i, ny - 1], weights[1, i, ny - 1], sy, above)
+        for j in range(ny):
+            target, across = out[i, j], plane[j]
+            if not rows[i, j]:
+                target[:] = 0
+                across[:] = 0
+                above[:] = 0
+                continue
+            below = j + 1 if j + 1 < ny else 0
+            row, along = x[i, j], weights[2, i, j]
+            _flow(row[1:], row[:-1], along[: nz - 1], sz, flow[: nz - 1])
+            flow[nz - 1] = (row[0] - row[nz - 1]) * along[nz - 1] * sz
+            target[0] = flow[nz - 1] - flow[0]
+            for k in range(1, nz):
+                target[k] = flow[k - 1] - flow[k]
+            _pass_on(x[after, j], row, weights[0, i, j], sx, across, target)
+            _pass_on(x[i, below], row, weights[1, i, j], sy, above, target)
+
+
+@kernel
+def _pass_on(upper, lower, weights, factor, flow, out):
+    """What flows in less what flows out; that flows into the next row."""
+    for k in range(out.size):
+        new = (upper[k] - lower[k]) * weights[k] * factor
+        out[k] += flow[k] - new
+        flow[k] = new
 
 
 @kernel

@@ -7,10 +7,11 @@ the map is zero outside the mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from qsmxt.algorithms import kernels, parallel
+from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.errors import InputError
@@ -61,6 +62,11 @@ class Domain:
     def grid(self) -> Grid:
         """Grid of the box."""
         return self.crop.grid
+
+    @cached_property
+    def support(self) -> fourier.Support:
+        """Rows of the box that hold the mask."""
+        return fourier.Support.of(self.mask)
 
     def dipole(self) -> np.ndarray:
         """Half spectrum of the unit dipole on the box."""

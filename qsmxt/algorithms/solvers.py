@@ -2,7 +2,9 @@ r"""Iterative solvers for linear least squares, with scalars in float64 and sums
 
 :func:`lsmr` solves :math:`\min_x \|A x - b\|_2` for an operator that is known by its products with vectors, by the
 Golub-Kahan bidiagonalisation of Fong and Saunders 2011; stopped early it regularises. Vectors are float32 arrays of
-any shape.
+any shape. :func:`lsmr_of_data` and :func:`lsmr_of_normal` find the same by products with :math:`AA^T` and with
+:math:`A^TA`, without the vectors of the other space: what they need of those are scalars. That pays where one space is
+much smaller, or where the product costs less than two products with :math:`A`.
 
 :func:`diagonal_filter` gives what LSMR does after a few iterations when :math:`A` is diagonal, as convolution with the
 dipole is in k-space: the solution is then :math:`x = D\,q(D^2)\,b` with the polynomial :math:`q` of degree
@@ -27,6 +29,9 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.registry.methods import Progress
 
 Operator = Callable[[np.ndarray], np.ndarray]
+
+#: Numbers that are summed in single precision before they go into a sum in double precision.
+BLOCK = 256
 
 #: Bins of the histogram over the squared dipole.
 BINS = 4096
@@ -90,54 +95,171 @@ def lsmr(
     x = np.zeros_like(v)
     if alpha == 0:
         return Solution(x, 0, 0.0)
-    _scaled(v, 1 / alpha)
-    h, hbar = v.copy(), np.zeros_like(v)
-    zeta_bar, alpha_bar, rho, rho_bar, c_bar, s_bar = alpha * beta, alpha, 1.0, 1.0, 1.0, 0.0
-    first, norm_square, ratio = alpha * beta, alpha * alpha, 1.0
-    beta_dd, beta_d, rho_dold, tau_old, theta_tilde, zeta = beta, 0.0, 1.0, 0.0, 0.0, 0.0
-    count = 0
-    for count in range(1, iterations + 1):
+    h, hbar = _scaled(v, 1 / alpha).copy(), np.zeros_like(v)
+    rotations = _Rotations(alpha, beta)
+    for _ in range(iterations):
         fresh = forward(v)
-        _combine(u, -alpha, fresh)
-        u = fresh
-        beta = norm(u)
+        beta, u = _blend(fresh, 1.0, u, -alpha), fresh
+        alpha = 0.0
         if beta > 0:
-            _scaled(u, 1 / beta)
-            fresh = adjoint(u)
-            _combine(v, -beta, fresh)
-            v = fresh
-            alpha = norm(v)
-            if alpha > 0:
-                _scaled(v, 1 / alpha)
-        else:
-            alpha = 0.0
-        rho_old, (c, s, rho) = rho, _rotation(alpha_bar, beta)
-        theta, alpha_bar = s * alpha, c * alpha
-        rho_bar_old, zeta_old = rho_bar, zeta
-        theta_bar = s_bar * rho
-        rho_temp = c_bar * rho
-        c_bar, s_bar, rho_bar = _rotation(rho_temp, theta)
-        zeta, zeta_bar = c_bar * zeta_bar, -s_bar * zeta_bar
-        _combine(hbar, -theta_bar * rho / (rho_old * rho_bar_old), h, into_first=True)
-        _combine(hbar, zeta / (rho * rho_bar), x)
-        _combine(h, -theta / rho, v, into_first=True)
-        # norm of the residual by plane rotations (Fong and Saunders, section 5)
-        beta_hat, beta_dd = c * beta_dd, -s * beta_dd
-        theta_tilde_old = theta_tilde
-        ct, st, rho_tilde = _rotation(rho_dold, theta_bar)
-        theta_tilde, rho_dold = st * rho_bar, ct * rho_bar
-        beta_d = -st * beta_d + ct * beta_hat
-        tau_old = (zeta_old - theta_tilde_old * tau_old) / rho_tilde
-        tau = (zeta - theta_tilde * tau_old) / rho_dold
-        residual = math.sqrt(max(0.0, (beta_d - tau) ** 2 + beta_dd**2))
-        norm_square += beta * beta
-        ratio = abs(zeta_bar) / (math.sqrt(norm_square) * residual) if residual > 0 else 0.0
-        norm_square += alpha * alpha
+            fresh = adjoint(_scaled(u, 1 / beta))
+            alpha, v = _blend(fresh, 1.0, v, -beta), fresh
+        if alpha > 0:
+            _scaled(v, 1 / alpha)
+        _advance(rotations.step(alpha, beta), v, h, hbar, x)
         if progress:
-            progress(count / iterations)
-        if ratio <= tolerance or alpha == 0 or abs(zeta_bar) <= tolerance * 1e-3 * first:
+            progress(rotations.count / iterations)
+        if rotations.done(tolerance):
             break
-    return Solution(x, count, ratio)
+    return Solution(x, rotations.count, rotations.ratio)
+
+
+def lsmr_of_data(gram: Operator, right: np.ndarray, *, tolerance: float, iterations: int) -> Solution:
+    r"""What :func:`lsmr` finds, as :math:`A^T x` with ``x`` in the space of the data.
+
+    With :math:`G = AA^T`, :math:`v_k = A^T t_k` and :math:`q_k = A v_k`,
+
+    .. math:: \beta_{k+1} u_{k+1} = q_k - \alpha_k u_k, \quad
+              \alpha_{k+1}^2 = u_{k+1}^T G u_{k+1} - \beta_{k+1}^2, \quad
+              \alpha_{k+1} t_{k+1} = u_{k+1} - \beta_{k+1} t_k, \quad
+              \alpha_{k+1} q_{k+1} = G u_{k+1} - \beta_{k+1} q_k .
+
+    Parameters
+    ----------
+    gram
+        Product with :math:`AA^T`; must return a new array.
+    right, tolerance, iterations
+        As for :func:`lsmr`.
+
+    >>> a = np.array([[1, 1, 0], [0, 2, 1]], np.float32)
+    >>> found = lsmr_of_data(lambda y: a @ (a.T @ y), np.array([2, 3], np.float32), tolerance=1e-6, iterations=9)
+    >>> (a @ (a.T @ found.x)).round(4).tolist()
+    [2.0, 3.0]
+    """
+    u = np.array(right, dtype=np.float32)
+    x, t, q = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
+    beta = norm(u)
+    alpha = _to_data(gram, u, t, q, beta, 0.0)
+    if alpha == 0:
+        return Solution(x, 0, 0.0)
+    h, hbar = t.copy(), np.zeros_like(u)
+    rotations = _Rotations(alpha, beta)
+    for _ in range(iterations):
+        beta = _blend(u, -alpha, q, 1.0)
+        alpha = _to_data(gram, u, t, q, beta, beta)
+        _advance(rotations.step(alpha, beta), t, h, hbar, x)
+        if rotations.done(tolerance):
+            break
+    return Solution(x, rotations.count, rotations.ratio)
+
+
+def _to_data(gram: Operator, u: np.ndarray, t: np.ndarray, q: np.ndarray, size: float, beta: float) -> float:
+    """Next ``t`` and ``q`` of :func:`lsmr_of_data` from ``u`` of norm ``size``, which is normalised; returns alpha."""
+    if size == 0:
+        return 0.0
+    image = gram(_scaled(u, 1 / size))
+    alpha = math.sqrt(max(0.0, product(u, image) - beta * beta))
+    if alpha > 0:
+        _add(t, -beta / alpha, u, 1 / alpha)
+        _add(q, -beta / alpha, image, 1 / alpha)
+    return alpha
+
+
+def lsmr_of_normal(normal: Operator, right: np.ndarray, size: float, *, tolerance: float, iterations: int) -> Solution:
+    r"""What :func:`lsmr` finds, from :math:`A^T b` and the norm of :math:`b`.
+
+    With :math:`N = A^TA` and :math:`p_k = A^T u_k`,
+
+    .. math:: \beta_{k+1}^2 = v_k^T N v_k - \alpha_k^2, \quad \beta_{k+1} p_{k+1} = N v_k - \alpha_k p_k, \quad
+              \alpha_{k+1} v_{k+1} = p_{k+1} - \beta_{k+1} v_k .
+
+    Parameters
+    ----------
+    normal
+        Product with :math:`A^TA`; must return a new array.
+    right, size
+        :math:`A^T b` and :math:`\|b\|`.
+    tolerance, iterations
+        As for :func:`lsmr`.
+
+    >>> a, b = np.diag([1.0, 2.0, 4.0]).astype(np.float32), np.array([1, 2, 4], np.float32)
+    >>> lsmr_of_normal(lambda x: a @ (a @ x), a @ b, 21**0.5, tolerance=1e-6, iterations=9).x.round(4).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    x = np.zeros(right.shape, dtype=np.float32)
+    if size == 0 or norm(right) == 0:
+        return Solution(x, 0, 0.0)
+    p = right / np.float32(size)
+    beta, alpha = size, norm(p)
+    v = p / np.float32(alpha)
+    h, hbar = v.copy(), np.zeros_like(x)
+    rotations = _Rotations(alpha, beta)
+    for _ in range(iterations):
+        image = normal(v)
+        beta = math.sqrt(max(0.0, product(v, image) - alpha * alpha))
+        old, alpha = alpha, 0.0
+        if beta > 0:
+            _add(p, -old / beta, image, 1 / beta)
+            alpha = _blend(v, -beta, p, 1.0)
+        if alpha > 0:
+            _scaled(v, 1 / alpha)
+        _advance(rotations.step(alpha, beta), v, h, hbar, x)
+        if rotations.done(tolerance):
+            break
+    return Solution(x, rotations.count, rotations.ratio)
+
+
+class _Rotations:
+    """Scalars of LSMR: from the bidiagonal matrix to the weights of its vectors and the norm of the residual.
+
+    Attributes
+    ----------
+    count
+        Iterations done.
+    ratio
+        Norm of the normal residual over norm of operator times norm of residual.
+    """
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        self._alpha_bar, self._alpha = alpha, alpha
+        self._rho, self._rho_bar, self._c_bar, self._s_bar = 1.0, 1.0, 1.0, 0.0
+        self._zeta, self._zeta_bar, self._first = 0.0, alpha * beta, alpha * beta
+        self._norm_square = alpha * alpha
+        self._beta_dd, self._beta_d, self._rho_dold, self._tau, self._theta_tilde = beta, 0.0, 1.0, 0.0, 0.0
+        self.count, self.ratio = 0, 1.0
+
+    def step(self, alpha: float, beta: float) -> tuple[float, float, float]:
+        """Take the next two elements; factors of ``hbar``, of ``hbar`` in ``x``, and of ``h``: :func:`_advance`."""
+        rho_old, (c, s, self._rho) = self._rho, _rotation(self._alpha_bar, beta)
+        theta, self._alpha_bar = s * alpha, c * alpha
+        rho_bar_old, zeta_old = self._rho_bar, self._zeta
+        theta_bar = self._s_bar * self._rho
+        self._c_bar, self._s_bar, self._rho_bar = _rotation(self._c_bar * self._rho, theta)
+        self._zeta, self._zeta_bar = self._c_bar * self._zeta_bar, -self._s_bar * self._zeta_bar
+        residual = self._residual(c, s, theta_bar, zeta_old)
+        self._norm_square += beta * beta
+        scale = math.sqrt(self._norm_square) * residual
+        self.ratio = abs(self._zeta_bar) / scale if residual > 0 else 0.0
+        self._norm_square += alpha * alpha
+        self._alpha = alpha
+        self.count += 1
+        rho = self._rho
+        return -theta_bar * rho / (rho_old * rho_bar_old), self._zeta / (rho * self._rho_bar), -theta / rho
+
+    def _residual(self, c: float, s: float, theta_bar: float, zeta_old: float) -> float:
+        """Norm of the residual by plane rotations (Fong and Saunders, section 5)."""
+        beta_hat, self._beta_dd = c * self._beta_dd, -s * self._beta_dd
+        theta_tilde_old = self._theta_tilde
+        ct, st, rho_tilde = _rotation(self._rho_dold, theta_bar)
+        self._theta_tilde, self._rho_dold = st * self._rho_bar, ct * self._rho_bar
+        self._beta_d = -st * self._beta_d + ct * beta_hat
+        self._tau = (zeta_old - theta_tilde_old * self._tau) / rho_tilde
+        tau = (self._zeta - self._theta_tilde * self._tau) / self._rho_dold
+        return math.sqrt(max(0.0, (self._beta_d - tau) ** 2 + self._beta_dd**2))
+
+    def done(self, tolerance: float) -> bool:
+        """Whether the normal residual is small, or nothing is left."""
+        return self.ratio <= tolerance or self._alpha == 0 or abs(self._zeta_bar) <= tolerance * 1e-3 * self._first
 
 
 def diagonal_filter(diagonal: np.ndarray, data: np.ndarray, weights: np.ndarray, iterations: int) -> np.ndarray:
@@ -179,13 +301,30 @@ def _scaled(x: np.ndarray, factor: float) -> np.ndarray:
     return x
 
 
-def _combine(a: np.ndarray, factor: float, b: np.ndarray, *, into_first: bool = False) -> None:
-    """``b += factor * a``, or ``a = factor * a + b`` if ``into_first``."""
+def product(a: np.ndarray, b: np.ndarray) -> float:
+    """Inner product, summed in float64 in a fixed order."""
     first, second = a.reshape(-1), b.reshape(-1)
-    if into_first:
-        parallel.run(_scale_add, first.size, first, np.float32(factor), second)
-    else:
-        parallel.run(_add, first.size, second, np.float32(factor), first)
+    return float(parallel.total(_dot, first.size, first, second))
+
+
+def _blend(y: np.ndarray, keep: float, x: np.ndarray, add: float) -> float:
+    """``y = keep * y + add * x``; returns its norm."""
+    first, second = y.reshape(-1), x.reshape(-1)
+    total = parallel.total(_mix, first.size, first, np.float32(keep), second, np.float32(add))
+    return math.sqrt(float(total))
+
+
+def _add(y: np.ndarray, keep: float, x: np.ndarray, add: float) -> None:
+    """``y = keep * y + add * x``."""
+    parallel.run(_sum, y.size, y.reshape(-1), np.float32(keep), x.reshape(-1), np.float32(add))
+
+
+def _advance(
+    factors: tuple[float, float, float], v: np.ndarray, h: np.ndarray, hbar: np.ndarray, x: np.ndarray
+) -> None:
+    """``hbar = h + a hbar``, ``x += b hbar``, ``h = v + c h`` with the ``factors`` a, b, c."""
+    a, b, c = (np.float32(factor) for factor in factors)
+    parallel.run(_move_on, x.size, a, b, c, v.reshape(-1), h.reshape(-1), hbar.reshape(-1), x.reshape(-1))
 
 
 @kernel
@@ -197,15 +336,42 @@ def _square(start, stop, x):
 
 
 @kernel
-def _add(start, stop, y, factor, x):
-    for i in range(start, stop):
-        y[i] += factor * x[i]
+def _dot(start, stop, x, y):
+    total = 0.0
+    for block in range(start, stop, BLOCK):
+        part = np.float32(0)
+        for i in range(block, min(block + BLOCK, stop)):
+            part += x[i] * y[i]
+        total += part
+    return total
 
 
 @kernel
-def _scale_add(start, stop, y, factor, x):
+def _sum(start, stop, y, keep, x, add):
     for i in range(start, stop):
-        y[i] = factor * y[i] + x[i]
+        y[i] = keep * y[i] + add * x[i]
+
+
+@kernel
+def _mix(start, stop, y, keep, x, add):
+    total = 0.0
+    for block in range(start, stop, BLOCK):
+        part = np.float32(0)
+        for i in range(block, min(block + BLOCK, stop)):
+            value = keep * y[i] + add * x[i]
+            y[i] = value
+            part += value * value
+        total += part
+    return total
+
+
+@kernel
+def _move_on(start, stop, a, b, c, v, h, hbar, x):
+    for i in range(start, stop):
+        value = h[i] + a * hbar[i]
+        hbar[i] = value
+        x[i] += b * value
+        h[i] = v[i] + c * h[i]
 
 
 @kernel

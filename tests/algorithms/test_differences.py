@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.differences import Shrinkage, divergence, gradient
+from qsmxt.algorithms.differences import Shrinkage, divergence, gradient, stiffness
 from qsmxt.geometry import Grid
 
 GRIDS = [
@@ -48,6 +48,27 @@ def test_gradient_then_adjoint_has_the_symbol_of_the_negative_laplacian(grid):
     direct = divergence(gradient(x, grid), grid)
     spectral = fourier.filtered(x, kernels.negative_laplacian(grid))
     np.testing.assert_allclose(direct, spectral, atol=1e-5 * np.abs(direct).max() + 1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_stiffness_is_the_weighted_gradient_and_its_adjoint(grid):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(grid.shape).astype(np.float32)
+    weights = rng.uniform(0, 2, (3, *grid.shape)).astype(np.float32)
+    expected = _plain_adjoint(weights * _plain_gradient(x.astype(np.float64), grid), grid)
+    np.testing.assert_allclose(stiffness(x, weights, grid), expected, atol=1e-5 * np.abs(expected).max() + 1e-6)
+
+
+def test_stiffness_may_pass_over_rows_without_weights():
+    grid = GRIDS[2]
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal(grid.shape).astype(np.float32)
+    weights = rng.uniform(0, 2, (3, *grid.shape)).astype(np.float32)
+    weights[:, :11] = 0
+    weights[:, 30:] = 0
+    rows = np.zeros(grid.shape[:2], dtype=bool)
+    rows[11:31] = True
+    np.testing.assert_array_equal(stiffness(x, weights, grid, rows=rows), stiffness(x, weights, grid))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import diags
 from scipy.sparse.linalg import lsmr as reference
 
-from qsmxt.algorithms.solvers import diagonal_filter, lsmr, norm
+from qsmxt.algorithms.solvers import diagonal_filter, lsmr, lsmr_of_data, lsmr_of_normal, norm
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 8])
@@ -20,6 +20,21 @@ def test_every_iterate_is_that_of_the_published_algorithm(iterations):
     np.testing.assert_allclose(found.x, wanted[0], atol=1e-6)
     assert found.iterations == iterations
     assert found.residual == pytest.approx(wanted[4] / (wanted[3] * wanted[5]), rel=1e-3)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 8])
+def test_products_with_either_square_of_the_operator_give_the_same(iterations):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((60, 40)).astype(np.float32)
+    b = rng.standard_normal(60).astype(np.float32)
+    wanted = lsmr(lambda x: a @ x, lambda y: a.T @ y, b, iterations=iterations, tolerance=0)
+    data = lsmr_of_data(lambda y: a @ (a.T @ y), b, iterations=iterations, tolerance=0)
+    normal = lsmr_of_normal(lambda x: a.T @ (a @ x), a.T @ b, norm(b), iterations=iterations, tolerance=0)
+    np.testing.assert_allclose(a.T @ data.x, wanted.x, atol=2e-5 * np.abs(wanted.x).max())
+    np.testing.assert_allclose(normal.x, wanted.x, atol=2e-5 * np.abs(wanted.x).max())
+    assert data.iterations == normal.iterations == iterations
+    assert data.residual == pytest.approx(wanted.residual, rel=1e-3)
+    assert normal.residual == pytest.approx(wanted.residual, rel=1e-3)
 
 
 def test_tolerance_is_honoured():
@@ -36,6 +51,9 @@ def test_nothing_from_nothing():
     solution = lsmr(lambda x: 2 * x, lambda y: 2 * y, np.zeros((3, 4), np.float32))
     assert solution.iterations == 0
     assert not solution.x.any()
+    nothing = np.zeros(5, np.float32)
+    assert not lsmr_of_data(lambda y: 4 * y, nothing, tolerance=0, iterations=3).x.any()
+    assert not lsmr_of_normal(lambda x: 4 * x, nothing, 0.0, tolerance=0, iterations=3).x.any()
 
 
 @pytest.mark.parametrize("iterations", [1, 4, 8])

@@ -31,15 +31,19 @@ Li et al. 2015 (doi:10.1016/j.neuroimage.2014.12.043); LSMR: Fong and Saunders 2
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels
-from qsmxt.algorithms.differences import divergence, gradient
+from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.differences import divergence, gradient, stiffness
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, Trials, chosen, numbers
-from qsmxt.algorithms.solvers import Operator, lsmr
+from qsmxt.algorithms.packing import Packing
+from qsmxt.algorithms.quantiles import quantiles
+from qsmxt.algorithms.solvers import lsmr_of_data, lsmr_of_normal, product
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -138,11 +142,15 @@ def ilsqr(
     if progress:
         progress(0.4)
     if parameters.streak_iterations:
-        edges = gradient(quick_estimate(domain, dipole), domain.grid)
-        for part in edges:
-            part[...] = 1 - _stretched(np.abs(part), *parameters.edges, domain.mask)
-        edges *= domain.mask
-        chi -= _streaks(chi, edges, np.abs(dipole) < parameters.cone, domain.grid, parameters.streak_iterations)
+        slopes = gradient(quick_estimate(domain, dipole), domain.grid)
+        packing, limits = Packing(domain.mask), [percent / 100 for percent in parameters.edges]
+        for part in slopes:
+            low, high = quantiles(np.abs(packing.pack(part)), limits)
+            parallel.run(_smooth, part.shape[0], part, low, high, domain.mask)
+        cone = np.abs(dipole) < np.float32(parameters.cone)
+        del dipole
+        cone[0, 0, 0] = False
+        chi -= _streaks(chi, Streaks(slopes, cone, domain), parameters.streak_iterations)
     if progress:
         progress(1.0)
     return domain.finish(chi)
@@ -161,73 +169,153 @@ def number_of_iterations(
 
 
 def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters) -> np.ndarray:
-    """Weighted, early-stopped least squares, zero outside the mask."""
-    bend = np.abs(divergence(gradient(domain.field, domain.grid), domain.grid))
-    root = np.sqrt(1 - _stretched(bend, parameters.trusted, 100.0, domain.mask)) * domain.mask
-    return (
-        lsmr(
-            lambda x: root * fourier.filtered(x, dipole),
-            lambda y: fourier.filtered(root * y, dipole),
-            root * domain.field,
-            tolerance=parameters.tolerance,
-            iterations=parameters.iterations,
-        ).x
-        * domain.mask
-    )
+    r"""Weighted, early-stopped least squares, zero outside the mask.
+
+    With the operator :math:`A = RD`, :math:`R = \sqrt{W}`, the map is :math:`A^T z` and z has a number for every voxel
+    of the mask (:func:`qsmxt.algorithms.solvers.lsmr_of_data`).
+    """
+    packing = Packing(domain.mask)
+    bend = packing.pack(np.abs(divergence(gradient(domain.field, domain.grid), domain.grid)))
+    root = np.sqrt(1 - _stretched(bend, *quantiles(bend, (parameters.trusted / 100, 1.0))))
+    square = dipole * dipole
+
+    def gram(y: np.ndarray) -> np.ndarray:
+        y = packing.pack(fourier.filtered(packing.unpack(root * y), square, domain.support))
+        y *= root
+        return y
+
+    z = lsmr_of_data(
+        gram, root * packing.pack(domain.field), tolerance=parameters.tolerance, iterations=parameters.iterations
+    ).x
+    chi = fourier.filtered(packing.unpack(root * z), dipole, domain.support)
+    chi *= domain.mask
+    return chi
 
 
 def quick_estimate(domain: Domain, dipole: np.ndarray) -> np.ndarray:
     """FastQSM, ppm, zero outside the mask."""
-    shape = domain.grid.shape
-    spectrum = fourier.forward(domain.field)
-    limited = np.copysign(np.maximum(np.abs(dipole), np.float32(QUICK_THRESHOLD)), dipole)
-    limited[0, 0, 0] = np.inf
-    reference = fourier.inverse(spectrum / limited, shape)
-    fourier.scale(spectrum, np.sign(dipole))
-    weights = np.abs(dipole) ** np.float32(0.001)
-    low, high = np.percentile(weights, (1, 30))
-    weights = np.clip((weights - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    shape, support, length = domain.grid.shape, domain.support, dipole.shape[0]
+    spectrum = fourier.forward(domain.field, support)
+    other = np.empty_like(spectrum)
+    parallel.run(_divide, length, spectrum, dipole, np.float32(QUICK_THRESHOLD), other)
+    packing = Packing(domain.mask)
+    reference = packing.pack(fourier.inverse(other, shape, support))
     sphere = kernels.spherical_mean(domain.grid, QUICK_RADIUS)
+    weights = _away_from_cone(dipole)
     for _ in range(2):
-        smooth = fourier.filtered(fourier.inverse(spectrum.copy(), shape) * domain.mask, sphere)
-        fourier.scale(spectrum, weights)
-        smooth_spectrum = fourier.forward(smooth)
-        fourier.scale(smooth_spectrum, 1 - weights)
-        spectrum += smooth_spectrum
-    quick = fourier.inverse(spectrum, shape)
-    x, y = quick[domain.mask].astype(np.float64), reference[domain.mask].astype(np.float64)
+        smooth = fourier.inverse(spectrum.copy(), shape, support)
+        smooth *= domain.mask
+        parallel.run(_exchange, length, spectrum, fourier.forward(smooth, support), sphere, weights)
+    quick = packing.pack(fourier.inverse(spectrum, shape, support))
+    x, y = quick.astype(np.float64), reference.astype(np.float64)
     spread = np.var(x)
     slope = np.mean((x - x.mean()) * (y - y.mean())) / spread if spread > 0 else 1.0
-    return np.where(domain.mask, slope * (quick - x.mean()) + y.mean(), 0).astype(np.float32)
+    return packing.unpack((slope * (x - x.mean()) + y.mean()).astype(np.float32))
 
 
-def streak_operator(weights: np.ndarray, cone: np.ndarray, grid: Grid) -> tuple[Operator, Operator]:
-    """Weighted gradient of the part of a map inside the ``cone`` (half spectrum, 0 or 1), and its adjoint."""
-
-    def forward(x: np.ndarray) -> np.ndarray:
-        slopes = gradient(fourier.filtered(x, cone), grid)
-        slopes *= weights
-        return slopes
-
-    def adjoint(y: np.ndarray) -> np.ndarray:
-        return fourier.filtered(divergence(weights * y, grid), cone)
-
-    return forward, adjoint
+def _away_from_cone(dipole: np.ndarray) -> np.ndarray:
+    """:math:`|D|^{0.001}` stretched from its 1st to its 30th percentile."""
+    weights = np.abs(dipole)
+    low, high = quantiles(weights, (0.01, 0.3)).astype(np.float64) ** 0.001
+    parallel.run(_stretch_power, weights.shape[0], weights, low, max(high - low, 1e-12))
+    return weights
 
 
-def _streaks(chi: np.ndarray, weights: np.ndarray, cone: np.ndarray, grid: Grid, iterations: int) -> np.ndarray:
-    """The part of ``chi`` inside the cone that smooths it where ``weights`` are high."""
-    keep = cone.astype(np.float32)
-    keep[0, 0, 0] = 0
-    right = gradient(chi, grid)
-    right *= weights
-    found = lsmr(*streak_operator(weights, keep, grid), right, tolerance=1e-3, iterations=iterations)
-    return fourier.filtered(found.x, keep)
+class Streaks:
+    r"""The operator A of the streaks: the weighted gradient of what lies inside a cone of k-space.
+
+    A map inside the cone is told by its spectrum there, scaled so that its norm is that of the map.
+
+    Attributes
+    ----------
+    weights
+        Squared weights of the gradient, float32 ``(3, x, y, z)``, zero outside the mask of ``domain``.
+    packing
+        Of half spectra inside the cone, bool.
+    """
+
+    def __init__(self, weights: np.ndarray, cone: np.ndarray, domain: Domain) -> None:
+        self.weights, self.grid = weights, domain.grid
+        times = fourier.spectrum_weights(domain.grid).ravel()
+        self.packing = Packing(cone, np.sqrt(times / np.float32(domain.mask.size)))
+        near = domain.mask.copy()
+        for axis in (0, 1):
+            near |= np.roll(near, 1, axis)
+        self.support, self.rows = fourier.Support.of(near), near.any(axis=2)
+
+    def volume(self, spectrum: np.ndarray, support: fourier.Support | None = None) -> np.ndarray:
+        """The map of a packed ``spectrum``."""
+        return fourier.inverse(self.packing.unpack(spectrum.view(np.complex64)), self.grid.shape, support)
+
+    def right(self, volume: np.ndarray) -> tuple[np.ndarray, float]:
+        r""":math:`A^T b` and :math:`\|b\|` for b the weighted gradient of ``volume``, zero outside the mask."""
+        image = stiffness(volume, self.weights, self.grid, rows=self.rows)
+        return self._packed(image), math.sqrt(max(0.0, product(volume, image)))
+
+    def normal(self, spectrum: np.ndarray) -> np.ndarray:
+        """:math:`A^T A` of a packed ``spectrum``."""
+        volume = self.volume(spectrum, self.support)
+        return self._packed(stiffness(volume, self.weights, self.grid, rows=self.rows))
+
+    def _packed(self, volume: np.ndarray) -> np.ndarray:
+        return self.packing.pack(fourier.forward(volume, self.support)).view(np.float32)
 
 
-def _stretched(values: np.ndarray, low: float, high: float, mask: np.ndarray) -> np.ndarray:
-    """``values`` on a line from 0 at the ``low`` to 1 at the ``high`` percentile in the mask, cut there."""
-    a, b = np.percentile(values[mask], (low, high))
-    if b <= a:
+def _streaks(chi: np.ndarray, operator: Streaks, iterations: int) -> np.ndarray:
+    """The part of ``chi`` inside the cone that smooths it where the weights are high."""
+    found = lsmr_of_normal(operator.normal, *operator.right(chi), tolerance=1e-3, iterations=iterations)
+    return operator.volume(found.x)
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """``values`` on a line from 0 at ``low`` to 1 at ``high``, cut there."""
+    if high <= low:
         return np.zeros(values.shape, dtype=np.float32)
-    return np.clip((values - a) / (b - a), 0, 1).astype(np.float32)
+    return np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+
+
+@kernel
+def _smooth(start, stop, slope, low, high, mask):
+    """Squared weight of a slope: 1 up to ``low``, 0 from ``high`` on in size and outside the mask."""
+    for i in range(start, stop):
+        for j in range(slope.shape[1]):
+            for k in range(slope.shape[2]):
+                weight = np.float32(1)
+                if high > low:
+                    weight -= min(max((abs(slope[i, j, k]) - low) / (high - low), np.float32(0)), np.float32(1))
+                slope[i, j, k] = weight * weight if mask[i, j, k] else np.float32(0)
+
+
+@kernel
+def _divide(start, stop, spectrum, dipole, threshold, out):
+    """Division by the limited dipole into ``out``; ``spectrum`` takes the sign of the dipole. Nothing at the origin."""
+    for i in range(start, stop):
+        for j in range(dipole.shape[1]):
+            for k in range(dipole.shape[2]):
+                d = dipole[i, j, k]
+                limited = max(abs(d), threshold)
+                sign = np.float32(1) if d > 0 else (np.float32(-1) if d < 0 else np.float32(0))
+                out[i, j, k] = spectrum[i, j, k] / (limited if d >= 0 else -limited)
+                spectrum[i, j, k] *= sign
+    if start == 0:
+        out[0, 0, 0] = 0
+
+
+@kernel
+def _stretch_power(start, stop, values, low, width):
+    for i in range(start, stop):
+        for j in range(values.shape[1]):
+            for k in range(values.shape[2]):
+                v = values[i, j, k]
+                power = np.exp(0.001 * np.log(np.float64(v))) if v > 0 else 0.0
+                values[i, j, k] = min(max((power - low) / width, 0.0), 1.0)
+
+
+@kernel
+def _exchange(start, stop, spectrum, other, transfer, weights):
+    """``spectrum`` by its weights, and the rest from ``other`` times ``transfer``."""
+    for i in range(start, stop):
+        for j in range(weights.shape[1]):
+            for k in range(weights.shape[2]):
+                w = weights[i, j, k]
+                spectrum[i, j, k] = w * spectrum[i, j, k] + (1 - w) * transfer[i, j, k] * other[i, j, k]
