@@ -130,7 +130,7 @@ class ArrayEngine(Engine):
     def inverse(self, spectrum: Any, shape: tuple[int, int, int], support: Any = None) -> Any:  # type: ignore[override]
         return self.xp.fft.irfftn(spectrum, s=shape, axes=_AXES)
 
-    def filtered(self, volume: Any, transfer: Any, support: Any = None) -> Any:  # type: ignore[override]
+    def filtered(self, volume: Any, transfer: Any, support: Any = None, out: Any = None) -> Any:  # type: ignore[override]
         spectrum = self.forward(volume)
         self.scale(spectrum, transfer)
         return self.inverse(spectrum, tuple(volume.shape))

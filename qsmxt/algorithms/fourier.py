@@ -80,14 +80,16 @@ def inverse(spectrum: np.ndarray, shape: tuple[int, int, int], support: Support 
     return volume
 
 
-def filtered(volume: np.ndarray, transfer: np.ndarray, support: Support | None = None) -> np.ndarray:
-    """Volume after multiplication of its half spectrum with the real ``transfer``.
+def filtered(
+    volume: np.ndarray, transfer: np.ndarray, support: Support | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Volume after multiplication of its half spectrum with the real ``transfer``, in ``out`` if that is given.
 
-    With a ``support`` the volume is 0 out of its rows, and so is the result there.
+    With a ``support`` the volume is 0 out of its rows, and so is the result there. ``out`` may be ``volume``.
     """
     nx, ny, nz = volume.shape
     spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
-    result = np.empty(volume.shape, dtype=np.float32)
+    result = np.empty(volume.shape, dtype=np.float32) if out is None else out
     transfer = np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
     parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
     parallel.run(_rows_filtered, ny, spectrum, transfer)

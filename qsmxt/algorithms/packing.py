@@ -40,9 +40,10 @@ class Packing:
         parallel.run(_pack, self.mask.shape[0], volume, self.mask, self._starts, self._down, out)
         return out
 
-    def unpack(self, values: np.ndarray) -> np.ndarray:
-        """A volume with ``values`` where they belong, and 0 elsewhere."""
-        out = np.empty(self.mask.shape, dtype=values.dtype)
+    def unpack(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """A volume, ``out`` if that is given, with ``values`` where they belong, and 0 elsewhere."""
+        if out is None:
+            out = np.empty(self.mask.shape, dtype=values.dtype)
         parallel.run(_unpack, self.mask.shape[0], values, self.mask, self._starts, self._up, out)
         return out
 

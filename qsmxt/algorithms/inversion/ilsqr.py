@@ -177,17 +177,18 @@ def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParamete
     packing = Packing(domain.mask)
     bend = packing.pack(np.abs(divergence(gradient(domain.field, domain.grid), domain.grid)))
     root = np.sqrt(1 - _stretched(bend, *quantiles(bend, (parameters.trusted / 100, 1.0))))
-    square = dipole * dipole
+    square, volume = dipole * dipole, np.empty_like(domain.field)
 
     def gram(y: np.ndarray) -> np.ndarray:
-        y = packing.pack(fourier.filtered(packing.unpack(root * y), square, domain.support))
+        packing.unpack(root * y, volume)
+        y = packing.pack(fourier.filtered(volume, square, domain.support, volume))
         y *= root
         return y
 
     z = lsmr_of_data(
         gram, root * packing.pack(domain.field), tolerance=parameters.tolerance, iterations=parameters.iterations
     ).x
-    chi = fourier.filtered(packing.unpack(root * z), dipole, domain.support)
+    chi = fourier.filtered(packing.unpack(root * z, volume), dipole, domain.support, volume)
     chi *= domain.mask
     return chi
 
@@ -241,6 +242,7 @@ class Streaks:
         near = domain.mask.copy()
         for axis in (0, 1):
             near |= np.roll(near, 1, axis)
+        self._image = np.empty_like(domain.field)
         self.support, self.rows = fourier.Support.of(near), near.any(axis=2)
 
     def volume(self, spectrum: np.ndarray, support: fourier.Support | None = None) -> np.ndarray:
@@ -249,13 +251,13 @@ class Streaks:
 
     def right(self, volume: np.ndarray) -> tuple[np.ndarray, float]:
         r""":math:`A^T b` and :math:`\|b\|` for b the weighted gradient of ``volume``, zero outside the mask."""
-        image = stiffness(volume, self.weights, self.grid, rows=self.rows)
+        image = stiffness(volume, self.weights, self.grid, self._image, self.rows)
         return self._packed(image), math.sqrt(max(0.0, product(volume, image)))
 
     def normal(self, spectrum: np.ndarray) -> np.ndarray:
         """:math:`A^T A` of a packed ``spectrum``."""
         volume = self.volume(spectrum, self.support)
-        return self._packed(stiffness(volume, self.weights, self.grid, rows=self.rows))
+        return self._packed(stiffness(volume, self.weights, self.grid, self._image, self.rows))
 
     def _packed(self, volume: np.ndarray) -> np.ndarray:
         return self.packing.pack(fourier.forward(volume, self.support)).view(np.float32)
