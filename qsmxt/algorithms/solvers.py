@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -339,7 +340,7 @@ def _square(start, stop, x):
 def _dot(start, stop, x, y):
     total = 0.0
     for block in range(start, stop, BLOCK):
-        part = np.float32(0)
+        part: Any = np.float32(0)
         for i in range(block, min(block + BLOCK, stop)):
             part += x[i] * y[i]
         total += part
@@ -356,7 +357,7 @@ def _sum(start, stop, y, keep, x, add):
 def _mix(start, stop, y, keep, x, add):
     total = 0.0
     for block in range(start, stop, BLOCK):
-        part = np.float32(0)
+        part: Any = np.float32(0)
         for i in range(block, min(block + BLOCK, stop)):
             value = keep * y[i] + add * x[i]
             y[i] = value

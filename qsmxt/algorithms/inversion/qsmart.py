@@ -87,7 +87,7 @@ class QSMARTParameters:
         "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR ({iterations} "
         "iterations) with and without vessels."
     ),
-    cost=Cost(bytes_per_voxel=79, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=12),
 )
 def qsmart(
     total_field: np.ndarray,
