@@ -26,7 +26,6 @@ HOST_ONLY = {
     "inversion.network": "the runtime of the network decides where it computes",
     "inversion.qsmart": "to come",
     "inversion.totalnetwork": "the runtime of the network decides where it computes",
-    "unwrapping.laplacian": "to come",
     "unwrapping.romeo": "grows a region voxel by voxel",
 }
 

@@ -26,7 +26,9 @@ Schofield and Zhu 2003 (doi:10.1364/OL.28.001194).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -34,6 +36,7 @@ import scipy.fft
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.echoes import usable_voxels
+from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host_all
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -62,6 +65,7 @@ class LaplacianParameters:
     references=("schofield2003",),
     sentence="Phase was unwrapped with the Laplacian method.",
     cost=Cost(bytes_per_voxel=29, threads=2, seconds_per_megavoxel=0.1),
+    on_device=True,
 )
 def laplacian(
     offset_free_phase: np.ndarray,
@@ -111,28 +115,75 @@ def laplacian(
     >>> bool(np.ptp((phase - truth)[:, head.mask], axis=1).max() < 1e-5)
     True
     """
+    engine = engine_of(offset_free_phase)
+    offset_free_phase, mask = to_host_all(offset_free_phase, mask)
     if offset_free_phase.ndim != 4:
         raise InputError(f"offset_free_phase: expected (echo, x, y, z), found shape {offset_free_phase.shape}")
     grid.check("offset_free_phase", offset_free_phase, echoes=offset_free_phase.shape[0])
     phase = np.ascontiguousarray(offset_free_phase, dtype=np.float32)
-    usable = usable_voxels([phase], grid, mask).view(np.uint8)
-    eigenvalues = _eigenvalues(grid)
-    out = np.empty_like(phase)
-    squared = np.array([1 / v**2 for v in grid.voxel_size], dtype=np.float32)
+    usable = usable_voxels([phase], grid, mask)
+    solve = _solver(grid, usable.view(np.uint8)) if engine is HOST else _solver_elsewhere(engine, grid, usable)
+    inside = engine.send(usable.astype(np.float32))
+    out = engine.zeros(phase.shape)
     for e in range(len(phase)):
-        source = np.empty(grid.shape, dtype=np.float32)
-        parallel.run(_sum_differences, grid.shape[0], phase[e], usable, squared, source)
-        spectrum = scipy.fft.dctn(source, type=2, overwrite_x=True, workers=parallel.thread_count())
-        spectrum /= eigenvalues
-        spectrum[0, 0, 0] = 0
-        solution = scipy.fft.idctn(spectrum, type=2, overwrite_x=True, workers=parallel.thread_count())
+        echo = engine.send(phase[e] if engine is HOST else np.where(usable, phase[e], np.float32(0)))
+        solution = solve(echo)
         if parameters.congruent:
-            measured = np.where(usable, phase[e], np.float32(0))
-            solution = measured + _TWO_PI * np.rint((solution - measured) * _INVERSE)
-        np.multiply(solution, usable, out=out[e])
+            measured = engine.send(np.where(usable, phase[e], np.float32(0)))
+            solution = measured + float(_TWO_PI) * engine.xp.round((solution - measured) * float(_INVERSE))
+        out[e, ...] = solution
+        out[e, ...] *= inside
         if progress:
             progress((e + 1) / len(phase))
     return out
+
+
+def _solver(grid: Grid, usable: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Function of a wrapped phase that solves Poisson's equation for its Laplacian by fast cosine transforms."""
+    eigenvalues = _eigenvalues(grid)
+    squared = np.array([1 / v**2 for v in grid.voxel_size], dtype=np.float32)
+
+    def solve(phase: np.ndarray) -> np.ndarray:
+        source = np.empty(grid.shape, dtype=np.float32)
+        parallel.run(_sum_differences, grid.shape[0], phase, usable, squared, source)
+        spectrum = scipy.fft.dctn(source, type=2, overwrite_x=True, workers=parallel.thread_count())
+        spectrum /= eigenvalues
+        spectrum[0, 0, 0] = 0
+        solution: np.ndarray = scipy.fft.idctn(spectrum, type=2, overwrite_x=True, workers=parallel.thread_count())
+        return solution
+
+    return solve
+
+
+def _solver_elsewhere(engine: Engine, grid: Grid, usable: np.ndarray) -> Callable[[Any], Any]:
+    """:func:`_solver` on arrays of another library, none of which has cosine transforms: products with matrices."""
+    xp = engine.xp
+    inverse = _eigenvalues(grid)
+    inverse = np.reciprocal(inverse, out=inverse)
+    inverse[0, 0, 0] = 0
+    gain = engine.send(inverse)
+    matrices = [scipy.fft.dct(np.eye(n), axis=0, norm="ortho").astype(np.float32) for n in grid.shape]
+    forward, backward = [engine.send(m) for m in matrices], [engine.send(m.T) for m in matrices]
+    pairs = []
+    for axis in range(3):
+        pair = usable & np.roll(usable, -1, axis)
+        pair[(slice(None),) * axis + (-1,)] = False
+        pairs.append(engine.send((pair / grid.voxel_size[axis] ** 2).astype(np.float32)))
+
+    def transformed(volume: Any, each: list[Any]) -> Any:
+        for matrix in each:  # the first axis becomes the last: after three of them all are where they were
+            volume = xp.tensordot(volume, matrix, axes=((0,), (1,)))
+        return volume
+
+    def solve(phase: Any) -> Any:
+        source = xp.zeros_like(phase)
+        for axis, pair in enumerate(pairs):
+            step = xp.roll(phase, -1, axis=axis) - phase
+            step = pair * (step - float(_TWO_PI) * xp.floor(step * float(_INVERSE) + 0.5))
+            source += step - xp.roll(step, 1, axis=axis)
+        return transformed(gain * transformed(source, forward), backward)
+
+    return solve
 
 
 def _eigenvalues(grid: Grid) -> np.ndarray:
