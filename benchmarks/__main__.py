@@ -5,11 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 
-from benchmarks import board, chains, contrasts, conversion, faults, heads, masks, passes, regions, scale, speed
+from benchmarks import (
+    board,
+    chains,
+    contrasts,
+    conversion,
+    devices,
+    faults,
+    heads,
+    masks,
+    passes,
+    regions,
+    scale,
+    speed,
+)
 
 PARTS = (
     "accuracy", "rim", "chains", "board", "masks", "passes", "contrasts", "speed", "scale", "faults", "conversion",
-    "regions",
+    "regions", "device",
 )  # fmt: skip
 
 
@@ -127,6 +140,20 @@ def segment(only: str) -> None:
             _print(title, header, make())
 
 
+def place(only: str) -> None:
+    """The default chain and the methods that can with arrays on a GPU."""
+    device = devices.find()
+    if device is None:
+        print(f"\n{devices.MISSING}")
+        return
+    name = next(iter(heads.HEADS))
+    rows = [[*words, f"{a:.2f}", f"{b:.2f}"] for *words, a, b in devices.chain_table(device, heads.head(name))]
+    head = ["stage", "method", "host", device.name]
+    _print(f"Wall seconds of the default chain on the head {name} ({speed.threads()} threads)", head, rows)
+    methods = [[row, f"{a:.2f}", f"{b:.2f}"] for row, a, b in devices.method_table(device, only)]
+    _print(f"Wall seconds of methods at {speed.SIDE}^3", ["method", "host", device.name], methods)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -136,6 +163,7 @@ def main() -> None:
     parts = options.parts or PARTS
     makers = (
         accuracy, edges, compare, isolate, extract, reduce, others, measure, plan_and_share, disturb, index, segment,
+        place,
     )  # fmt: skip
     for part, make in zip(PARTS, makers, strict=True):
         if part in parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from qsmxt import config
 from qsmxt.algorithms import metrics
+from qsmxt.algorithms.engine import to_host
 from qsmxt.algorithms.masking.build import build_mask
 from qsmxt.algorithms.quality import phase_quality
 from qsmxt.phantom.head import Head
@@ -75,16 +77,17 @@ CHAINS: tuple[Chain, ...] = (
 
 @dataclass
 class Result:
-    """Maps, CPU seconds by stage, and scores of one run."""
+    """Maps, CPU seconds and wall seconds by stage, and scores of one run."""
 
     chi: np.ndarray
     mask: np.ndarray
     arrays: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    wall: dict[str, float] = field(default_factory=dict)
 
 
-def run(chain: Chain, head: Head) -> Result:
-    """Run ``chain`` on ``head`` with our own mask."""
+def run(chain: Chain, head: Head, send: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Result:
+    """Run ``chain`` on ``head`` with our own mask; methods that can compute on what ``send`` makes of the arrays."""
     arrays: dict[str, Any] = {
         "wrapped_phase": head.wrapped_phase,
         "offset_free_phase": head.wrapped_phase,
@@ -93,8 +96,9 @@ def run(chain: Chain, head: Head) -> Result:
         "field_strength": head.field_strength,
     }
     seconds: dict[str, float] = {}
+    wall: dict[str, float] = {}
     for stage in (*STAGES[:3], "masking", *STAGES[3:]):
-        start = time.process_time()
+        start, started = time.process_time(), time.perf_counter()
         if stage == "masking":
             _make_masks(arrays, head, chain.reliable)
         elif stage in chain.methods:
@@ -104,15 +108,20 @@ def run(chain: Chain, head: Head) -> Result:
                 given["mask"] = arrays["support_mask"]
             if stage == "inversion" and given.get("eroded_mask") is not None:
                 given["mask"] = given["eroded_mask"]
-            arrays.update(lookup(stage, key).run(given, head.grid, parameters))
+            method = lookup(stage, key)
+            if send and method.on_device:
+                wanted = (*method.consumes, *method.optional)
+                given = send({name: value for name, value in given.items() if name in wanted})
+            products = method.run(given, head.grid, parameters)
+            arrays.update({name: to_host(value) for name, value in products.items()})
         else:
             continue
-        seconds[stage] = time.process_time() - start
+        seconds[stage], wall[stage] = time.process_time() - start, time.perf_counter() - started
     mask = arrays["mask"]
     if arrays.get("eroded_mask") is not None:
         mask = mask & arrays["eroded_mask"]
     arrays["chi"] = np.where(mask, arrays["chi"], np.float32(0))
-    return Result(arrays["chi"], mask, arrays, seconds)
+    return Result(arrays["chi"], mask, arrays, seconds, wall)
 
 
 def _make_masks(arrays: dict[str, Any], head: Head, reliable: bool) -> None:

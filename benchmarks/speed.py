@@ -69,7 +69,7 @@ CASE = HeadSettings(
 def table(only: str = "") -> Iterator[tuple[str, float, float, float]]:
     """``(method, our CPU seconds, of them in transforms, theirs)`` for every method that both have, once compiled."""
     head = heads.cached("speed", CASE)
-    large, small = _arrays(head, SIDE), _arrays(head, WARM)
+    large, small = arrays(head, SIDE), arrays(head, WARM)
     for row, theirs in QSM_RS.items():
         name, _, echo = row.partition(", ")
         stage, key = name.split(".")
@@ -120,7 +120,7 @@ def _first_echo(given: dict[str, Any]) -> dict[str, Any]:
     return given | {name: given[name][:1] for name in echoes}
 
 
-def _arrays(head: Head, side: int) -> dict[str, Any]:
+def arrays(head: Head, side: int) -> dict[str, Any]:
     """What the methods consume, cut to a cube in the middle of the head."""
     middle = (slice((SIDE - side) // 2, (SIDE - side) // 2 + side),) * 3
     given = board.available(head) | {"total_field": head.total_field, "local_field": head.local_field}
