@@ -19,15 +19,16 @@ Python array API standard 2023.12, https://data-apis.org/array-api/2023.12/.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import differences, fourier, parallel
+from qsmxt.algorithms import differences, fourier, parallel, vectors
 from qsmxt.algorithms import domain as host
 from qsmxt.algorithms.differences import UNLIMITED, Shrinkage
-from qsmxt.algorithms.solvers import norm
+from qsmxt.algorithms.packing import Packing
+from qsmxt.algorithms.quantiles import quantiles
 from qsmxt.errors import MissingProgramError
 from qsmxt.geometry import Grid
 
@@ -40,7 +41,8 @@ class Engine:
     ``scale`` and ``update`` work in place. What a transform with a ``support`` leaves out of it is not to be looked at:
     0 here, anything elsewhere.
 
-    ``gradient`` and ``divergence`` are those of :mod:`qsmxt.algorithms.differences`; ``xp`` is the namespace of the
+    ``gradient``, ``divergence`` and ``stiffness`` are those of :mod:`qsmxt.algorithms.differences`, operations on
+    vectors those of :mod:`qsmxt.algorithms.vectors`; ``xp`` is the namespace of the
     arrays, for expressions that are the same everywhere.
     """
 
@@ -53,7 +55,15 @@ class Engine:
     change = staticmethod(host.change)
     gradient = staticmethod(differences.gradient)
     divergence = staticmethod(differences.divergence)
-    percentile = staticmethod(np.percentile)
+    stiffness = staticmethod(differences.stiffness)
+    norm = staticmethod(vectors.norm)
+    product = staticmethod(vectors.product)
+    scaled = staticmethod(vectors.scaled)
+    blend = staticmethod(vectors.blend)
+    add = staticmethod(vectors.add)
+    advance = staticmethod(vectors.advance)
+    packing = staticmethod(Packing)
+    quantiles = staticmethod(quantiles)
 
     def run(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> None:
         """``kernel`` on the slabs of ``length`` planes; elsewhere ``form(xp, *arguments)``. Both work in place."""
@@ -66,10 +76,6 @@ class Engine:
     def median(self, field: Any, mask: Any) -> float:
         """Median of all components of a vector field ``(3, x, y, z)`` in ``mask``."""
         return float(np.median(field[:, mask]))
-
-    def norm(self, volume: Any) -> float:
-        """Euclidean norm, summed in float64."""
-        return norm(volume)
 
     def send(self, volume: Any) -> Any:
         """``volume`` where the engine computes, if it is not there yet."""
@@ -160,29 +166,77 @@ class ArrayEngine(Engine):
             total = part if total is None else total + part
         return _written(total, out)
 
-    def percentile(self, values: Any, percents: Any) -> list[float]:  # type: ignore[override]
-        """Percentiles of an array, interpolated as NumPy does."""
+    def stiffness(self, volume: Any, weights: Any, grid: Grid, out: Any = None, rows: Any = None) -> Any:  # type: ignore[override]
+        return _written(self.divergence(weights * self.gradient(volume, grid), grid), out)
+
+    def quantiles(self, values: Any, fractions: Sequence[float]) -> np.ndarray:  # type: ignore[override]
         order = self.xp.sort(self.xp.reshape(values, (-1,)))
         last = order.shape[0] - 1
         found = []
-        for percent in percents:
-            position = last * float(percent) / 100
+        for fraction in fractions:
+            position = last * float(fraction)
             below = min(int(position), last)
             low, high = float(order[below]), float(order[min(below + 1, last)])
             found.append(low + (position - below) * (high - low))
-        return found
+        return np.array(found, dtype=np.float32)
 
     def median(self, field: Any, mask: Any) -> float:
-        return self.percentile(self.xp.concat([field[axis, ...][mask] for axis in _AXES]), (50,))[0]
+        return float(self.quantiles(self.xp.concat([field[axis, ...][mask] for axis in _AXES]), (0.5,))[0])
 
-    def norm(self, volume: Any) -> float:
-        return math.sqrt(float(self.xp.sum(volume * volume, dtype=self.xp.float64)))
+    def packing(self, mask: np.ndarray, factors: np.ndarray | None = None) -> Any:  # type: ignore[override]
+        return _ArrayPacking(self, mask, factors)
+
+    def norm(self, volume: Any) -> float:  # type: ignore[override]
+        return math.sqrt(max(0.0, self.product(volume, volume)))
+
+    def product(self, a: Any, b: Any) -> float:  # type: ignore[override]
+        """Of complex vectors the real part, which is the product of their real and imaginary parts side by side."""
+        both = self.xp.real(self.xp.conj(a) * b) if self.xp.isdtype(a.dtype, "complex floating") else a * b
+        return float(self.xp.sum(both, dtype=self.xp.float64))
+
+    def scaled(self, x: Any, factor: float) -> Any:  # type: ignore[override]
+        x *= factor
+        return x
+
+    def blend(self, y: Any, keep: float, x: Any, add: float) -> float:  # type: ignore[override]
+        self.add(y, keep, x, add)
+        return self.norm(y)
+
+    def add(self, y: Any, keep: float, x: Any, add: float) -> None:  # type: ignore[override]
+        y *= keep
+        y += add * x
+
+    def advance(self, factors: tuple[float, float, float], v: Any, h: Any, hbar: Any, x: Any) -> None:  # type: ignore[override]
+        a, b, c = factors
+        self.add(hbar, a, h, 1.0)
+        x += b * hbar
+        self.add(h, c, v, 1.0)
 
     def shrinkage(
         self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
     ) -> Any:
         factors = self.send(np.ones((1, 1, 1), dtype=np.float32) if weights is None else weights)
         return _ArrayShrinkage(self.xp, grid, factors, relaxation, min(limit, UNLIMITED))
+
+
+class _ArrayPacking:
+    """:class:`qsmxt.algorithms.packing.Packing`; spectra stay complex."""
+
+    def __init__(self, engine: ArrayEngine, mask: np.ndarray, factors: np.ndarray | None) -> None:
+        self._engine, self._mask = engine, engine.send(mask)
+        kept = np.broadcast_to(np.float32(1) if factors is None else factors, mask.shape)[mask]
+        self._down, self._up = engine.send(kept), engine.send(1 / kept)
+
+    def pack(self, volume: Any) -> Any:
+        return volume[self._mask] * self._down
+
+    def unpack(self, values: Any, out: Any = None) -> Any:
+        xp = self._engine.xp
+        volume = xp.zeros(self._mask.shape, dtype=values.dtype, device=self._engine.device)
+        volume[self._mask] = values * self._up
+        return volume
+
+    pack_spectrum, unpack_spectrum = pack, unpack
 
 
 class _ArrayShrinkage:

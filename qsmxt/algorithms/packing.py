@@ -47,6 +47,14 @@ class Packing:
         parallel.run(_unpack, self.mask.shape[0], values, self.mask, self._starts, self._up, out)
         return out
 
+    def pack_spectrum(self, spectrum: np.ndarray) -> np.ndarray:
+        """A half spectrum packed, real and imaginary parts as numbers of their own."""
+        return self.pack(spectrum).view(np.float32)
+
+    def unpack_spectrum(self, values: np.ndarray) -> np.ndarray:
+        """What :meth:`pack_spectrum` packed."""
+        return self.unpack(values.view(np.complex64))
+
 
 @kernel
 def _pack(start, stop, volume, mask, starts, factors, out):

@@ -27,12 +27,10 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.registry.methods import Progress
 
-Operator = Callable[[np.ndarray], np.ndarray]
-
-#: Numbers that are summed in single precision before they go into a sum in double precision.
-BLOCK = 256
+Operator = Callable[[Any], Any]
 
 #: Bins of the histogram over the squared dipole.
 BINS = 4096
@@ -52,25 +50,20 @@ class Solution:
         Norm of the normal residual relative to norm of operator times norm of residual.
     """
 
-    x: np.ndarray
+    x: Any
     iterations: int
     residual: float
-
-
-def norm(volume: np.ndarray) -> float:
-    """Euclidean norm, summed in float64 in a fixed order."""
-    flat = volume.reshape(-1)
-    return math.sqrt(float(parallel.total(_square, flat.size, flat)))
 
 
 def lsmr(
     forward: Operator,
     adjoint: Operator,
-    right: np.ndarray,
+    right: Any,
     *,
     tolerance: float = 1e-6,
     iterations: int = 100,
     progress: Progress | None = None,
+    engine: Engine = HOST,
 ) -> Solution:
     """Least-squares solution of ``forward(x) = right`` from zero.
 
@@ -84,30 +77,32 @@ def lsmr(
         Stop when the normal residual is below it, relative to operator and residual.
     iterations
         Most iterations.
+    engine
+        Where the vectors are.
 
     >>> a = np.diag([1.0, 2.0, 4.0]).astype(np.float32)
     >>> lsmr(lambda x: a @ x, lambda y: a.T @ y, np.array([1, 2, 4], np.float32)).x.round(4).tolist()
     [1.0, 1.0, 1.0]
     """
-    u = np.array(right, dtype=np.float32)
-    beta = norm(u)
-    v = adjoint(u) if beta == 0 else _scaled(adjoint(_scaled(u, 1 / beta)), 1.0)
-    alpha = norm(v) if beta > 0 else 0.0
-    x = np.zeros_like(v)
+    u = engine.xp.asarray(right, dtype=engine.xp.float32, copy=True)
+    beta = engine.norm(u)
+    v = adjoint(u) if beta == 0 else engine.scaled(adjoint(engine.scaled(u, 1 / beta)), 1.0)
+    alpha = engine.norm(v) if beta > 0 else 0.0
+    x = engine.xp.zeros_like(v)
     if alpha == 0:
         return Solution(x, 0, 0.0)
-    h, hbar = _scaled(v, 1 / alpha).copy(), np.zeros_like(v)
+    h, hbar = engine.copy(engine.scaled(v, 1 / alpha)), engine.xp.zeros_like(v)
     rotations = _Rotations(alpha, beta)
     for _ in range(iterations):
         fresh = forward(v)
-        beta, u = _blend(fresh, 1.0, u, -alpha), fresh
+        beta, u = engine.blend(fresh, 1.0, u, -alpha), fresh
         alpha = 0.0
         if beta > 0:
-            fresh = adjoint(_scaled(u, 1 / beta))
-            alpha, v = _blend(fresh, 1.0, v, -beta), fresh
+            fresh = adjoint(engine.scaled(u, 1 / beta))
+            alpha, v = engine.blend(fresh, 1.0, v, -beta), fresh
         if alpha > 0:
-            _scaled(v, 1 / alpha)
-        _advance(rotations.step(alpha, beta), v, h, hbar, x)
+            engine.scaled(v, 1 / alpha)
+        engine.advance(rotations.step(alpha, beta), v, h, hbar, x)
         if progress:
             progress(rotations.count / iterations)
         if rotations.done(tolerance):
@@ -115,7 +110,7 @@ def lsmr(
     return Solution(x, rotations.count, rotations.ratio)
 
 
-def lsmr_of_data(gram: Operator, right: np.ndarray, *, tolerance: float, iterations: int) -> Solution:
+def lsmr_of_data(gram: Operator, right: Any, *, tolerance: float, iterations: int, engine: Engine = HOST) -> Solution:
     r"""What :func:`lsmr` finds, as :math:`A^T x` with ``x`` in the space of the data.
 
     With :math:`G = AA^T`, :math:`v_k = A^T t_k` and :math:`q_k = A v_k`,
@@ -129,7 +124,7 @@ def lsmr_of_data(gram: Operator, right: np.ndarray, *, tolerance: float, iterati
     ----------
     gram
         Product with :math:`AA^T`; must return a new array.
-    right, tolerance, iterations
+    right, tolerance, iterations, engine
         As for :func:`lsmr`.
 
     >>> a = np.array([[1, 1, 0], [0, 2, 1]], np.float32)
@@ -137,36 +132,38 @@ def lsmr_of_data(gram: Operator, right: np.ndarray, *, tolerance: float, iterati
     >>> (a @ (a.T @ found.x)).round(4).tolist()
     [2.0, 3.0]
     """
-    u = np.array(right, dtype=np.float32)
-    x, t, q = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
-    beta = norm(u)
-    alpha = _to_data(gram, u, t, q, beta, 0.0)
+    u = engine.xp.asarray(right, dtype=engine.xp.float32, copy=True)
+    x, t, q = (engine.xp.zeros_like(u) for _ in range(3))
+    beta = engine.norm(u)
+    alpha = _to_data(engine, gram, u, t, q, beta, 0.0)
     if alpha == 0:
         return Solution(x, 0, 0.0)
-    h, hbar = t.copy(), np.zeros_like(u)
+    h, hbar = engine.copy(t), engine.xp.zeros_like(u)
     rotations = _Rotations(alpha, beta)
     for _ in range(iterations):
-        beta = _blend(u, -alpha, q, 1.0)
-        alpha = _to_data(gram, u, t, q, beta, beta)
-        _advance(rotations.step(alpha, beta), t, h, hbar, x)
+        beta = engine.blend(u, -alpha, q, 1.0)
+        alpha = _to_data(engine, gram, u, t, q, beta, beta)
+        engine.advance(rotations.step(alpha, beta), t, h, hbar, x)
         if rotations.done(tolerance):
             break
     return Solution(x, rotations.count, rotations.ratio)
 
 
-def _to_data(gram: Operator, u: np.ndarray, t: np.ndarray, q: np.ndarray, size: float, beta: float) -> float:
+def _to_data(engine: Engine, gram: Operator, u: Any, t: Any, q: Any, size: float, beta: float) -> float:
     """Next ``t`` and ``q`` of :func:`lsmr_of_data` from ``u`` of norm ``size``, which is normalised; returns alpha."""
     if size == 0:
         return 0.0
-    image = gram(_scaled(u, 1 / size))
-    alpha = math.sqrt(max(0.0, product(u, image) - beta * beta))
+    image = gram(engine.scaled(u, 1 / size))
+    alpha = math.sqrt(max(0.0, engine.product(u, image) - beta * beta))
     if alpha > 0:
-        _add(t, -beta / alpha, u, 1 / alpha)
-        _add(q, -beta / alpha, image, 1 / alpha)
+        engine.add(t, -beta / alpha, u, 1 / alpha)
+        engine.add(q, -beta / alpha, image, 1 / alpha)
     return alpha
 
 
-def lsmr_of_normal(normal: Operator, right: np.ndarray, size: float, *, tolerance: float, iterations: int) -> Solution:
+def lsmr_of_normal(
+    normal: Operator, right: Any, size: float, *, tolerance: float, iterations: int, engine: Engine = HOST
+) -> Solution:
     r"""What :func:`lsmr` finds, from :math:`A^T b` and the norm of :math:`b`.
 
     With :math:`N = A^TA` and :math:`p_k = A^T u_k`,
@@ -180,31 +177,31 @@ def lsmr_of_normal(normal: Operator, right: np.ndarray, size: float, *, toleranc
         Product with :math:`A^TA`; must return a new array.
     right, size
         :math:`A^T b` and :math:`\|b\|`.
-    tolerance, iterations
+    tolerance, iterations, engine
         As for :func:`lsmr`.
 
     >>> a, b = np.diag([1.0, 2.0, 4.0]).astype(np.float32), np.array([1, 2, 4], np.float32)
     >>> lsmr_of_normal(lambda x: a @ (a @ x), a @ b, 21**0.5, tolerance=1e-6, iterations=9).x.round(4).tolist()
     [1.0, 1.0, 1.0]
     """
-    x = np.zeros(right.shape, dtype=np.float32)
-    if size == 0 or norm(right) == 0:
+    x = engine.xp.zeros_like(right)
+    if size == 0 or engine.norm(right) == 0:
         return Solution(x, 0, 0.0)
-    p = right / np.float32(size)
-    beta, alpha = size, norm(p)
-    v = p / np.float32(alpha)
-    h, hbar = v.copy(), np.zeros_like(x)
+    p = right / float(np.float32(size))
+    beta, alpha = size, engine.norm(p)
+    v = p / float(np.float32(alpha))
+    h, hbar = engine.copy(v), engine.xp.zeros_like(x)
     rotations = _Rotations(alpha, beta)
     for _ in range(iterations):
         image = normal(v)
-        beta = math.sqrt(max(0.0, product(v, image) - alpha * alpha))
+        beta = math.sqrt(max(0.0, engine.product(v, image) - alpha * alpha))
         old, alpha = alpha, 0.0
         if beta > 0:
-            _add(p, -old / beta, image, 1 / beta)
-            alpha = _blend(v, -beta, p, 1.0)
+            engine.add(p, -old / beta, image, 1 / beta)
+            alpha = engine.blend(v, -beta, p, 1.0)
         if alpha > 0:
-            _scaled(v, 1 / alpha)
-        _advance(rotations.step(alpha, beta), v, h, hbar, x)
+            engine.scaled(v, 1 / alpha)
+        engine.advance(rotations.step(alpha, beta), v, h, hbar, x)
         if rotations.done(tolerance):
             break
     return Solution(x, rotations.count, rotations.ratio)
@@ -230,7 +227,7 @@ class _Rotations:
         self.count, self.ratio = 0, 1.0
 
     def step(self, alpha: float, beta: float) -> tuple[float, float, float]:
-        """Take the next two elements; factors of ``hbar``, of ``hbar`` in ``x``, and of ``h``: :func:`_advance`."""
+        """Take the next two elements; the factors of :func:`qsmxt.algorithms.vectors.advance`."""
         rho_old, (c, s, self._rho) = self._rho, _rotation(self._alpha_bar, beta)
         theta, self._alpha_bar = s * alpha, c * alpha
         rho_bar_old, zeta_old = self._rho_bar, self._zeta
@@ -295,84 +292,6 @@ def diagonal_filter(diagonal: np.ndarray, data: np.ndarray, weights: np.ndarray,
 def _rotation(a: float, b: float) -> tuple[float, float, float]:
     r = math.hypot(a, b)
     return (1.0, 0.0, 0.0) if r == 0 else (a / r, b / r, r)
-
-
-def _scaled(x: np.ndarray, factor: float) -> np.ndarray:
-    x *= np.float32(factor)
-    return x
-
-
-def product(a: np.ndarray, b: np.ndarray) -> float:
-    """Inner product, summed in float64 in a fixed order."""
-    first, second = a.reshape(-1), b.reshape(-1)
-    return float(parallel.total(_dot, first.size, first, second))
-
-
-def _blend(y: np.ndarray, keep: float, x: np.ndarray, add: float) -> float:
-    """``y = keep * y + add * x``; returns its norm."""
-    first, second = y.reshape(-1), x.reshape(-1)
-    total = parallel.total(_mix, first.size, first, np.float32(keep), second, np.float32(add))
-    return math.sqrt(float(total))
-
-
-def _add(y: np.ndarray, keep: float, x: np.ndarray, add: float) -> None:
-    """``y = keep * y + add * x``."""
-    parallel.run(_sum, y.size, y.reshape(-1), np.float32(keep), x.reshape(-1), np.float32(add))
-
-
-def _advance(
-    factors: tuple[float, float, float], v: np.ndarray, h: np.ndarray, hbar: np.ndarray, x: np.ndarray
-) -> None:
-    """``hbar = h + a hbar``, ``x += b hbar``, ``h = v + c h`` with the ``factors`` a, b, c."""
-    a, b, c = (np.float32(factor) for factor in factors)
-    parallel.run(_move_on, x.size, a, b, c, v.reshape(-1), h.reshape(-1), hbar.reshape(-1), x.reshape(-1))
-
-
-@kernel
-def _square(start, stop, x):
-    total = 0.0
-    for i in range(start, stop):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
-
-
-@kernel
-def _dot(start, stop, x, y):
-    total = 0.0
-    for block in range(start, stop, BLOCK):
-        part: Any = np.float32(0)
-        for i in range(block, min(block + BLOCK, stop)):
-            part += x[i] * y[i]
-        total += part
-    return total
-
-
-@kernel
-def _sum(start, stop, y, keep, x, add):
-    for i in range(start, stop):
-        y[i] = keep * y[i] + add * x[i]
-
-
-@kernel
-def _mix(start, stop, y, keep, x, add):
-    total = 0.0
-    for block in range(start, stop, BLOCK):
-        part: Any = np.float32(0)
-        for i in range(block, min(block + BLOCK, stop)):
-            value = keep * y[i] + add * x[i]
-            y[i] = value
-            part += value * value
-        total += part
-    return total
-
-
-@kernel
-def _move_on(start, stop, a, b, c, v, h, hbar, x):
-    for i in range(start, stop):
-        value = h[i] + a * hbar[i]
-        hbar[i] = value
-        x[i] += b * value
-        h[i] = v[i] + c * h[i]
 
 
 @kernel

@@ -7,7 +7,8 @@ import pytest
 from scipy.sparse import diags
 from scipy.sparse.linalg import lsmr as reference
 
-from qsmxt.algorithms.solvers import diagonal_filter, lsmr, lsmr_of_data, lsmr_of_normal, norm
+from qsmxt.algorithms.solvers import diagonal_filter, lsmr, lsmr_of_data, lsmr_of_normal
+from qsmxt.algorithms.vectors import norm
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 8])

@@ -22,9 +22,7 @@ ON_DEVICE = [m for m in METHODS.values() if m.on_device]
 STAGES = ("background", "inversion", "unwrapping")
 HOST_ONLY = {
     "background.lbv": "multigrid in compiled kernels, without a Fourier transform",
-    "inversion.ilsqr": "to come",
     "inversion.network": "the runtime of the network decides where it computes",
-    "inversion.qsmart": "to come",
     "inversion.totalnetwork": "the runtime of the network decides where it computes",
     "unwrapping.romeo": "grows a region voxel by voxel",
 }

@@ -33,17 +33,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
-from qsmxt.algorithms.differences import divergence, gradient, stiffness
 from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import HOST, Engine, placed, to_host
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, Trials, chosen, numbers
-from qsmxt.algorithms.packing import Packing
 from qsmxt.algorithms.quantiles import quantiles
-from qsmxt.algorithms.solvers import lsmr_of_data, lsmr_of_normal, product
+from qsmxt.algorithms.solvers import lsmr_of_data, lsmr_of_normal
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -87,6 +87,7 @@ class ILSQRParameters:
     references=("li2015", "fong2011"),
     sentence="Susceptibility was computed by iterative LSQR ({iterations} and {streak_iterations} iterations).",
     cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.5),
+    on_device=True,
 )
 def ilsqr(
     local_field: np.ndarray,
@@ -135,25 +136,26 @@ def ilsqr(
     >>> nrmse(chi, head.chi, head.mask) < 30  # percent of the true susceptibility
     True
     """
-    domain = Domain.around("local_field", local_field, mask, grid)
+    engine, domain = placed("local_field", local_field, mask, grid)
     dipole = domain.dipole()
-    parameters = replace(parameters, iterations=number_of_iterations(domain, dipole, parameters, field_noise))
-    chi = first_solution(domain, dipole, parameters)
+    count = number_of_iterations(domain, dipole, parameters, to_host(field_noise))
+    chi = first_solution(domain, dipole, replace(parameters, iterations=count), engine)
     if progress:
         progress(0.4)
     if parameters.streak_iterations:
-        slopes = gradient(quick_estimate(domain, dipole), domain.grid)
-        packing, limits = Packing(domain.mask), [percent / 100 for percent in parameters.edges]
-        for part in slopes:
-            low, high = quantiles(np.abs(packing.pack(part)), limits)
-            parallel.run(_smooth, part.shape[0], part, low, high, domain.mask)
+        slopes, inside = engine.gradient(quick_estimate(domain, dipole, engine), domain.grid), engine.send(domain.mask)
+        packing, limits = engine.packing(domain.mask), [percent / 100 for percent in parameters.edges]
+        for axis in range(3):
+            part = slopes[axis, ...]
+            low, high = engine.quantiles(engine.xp.abs(packing.pack(part)), limits)
+            engine.run(_smooth, _smooth_form, part.shape[0], part, low, high, inside)
         cone = np.abs(dipole) < np.float32(parameters.cone)
         del dipole
         cone[0, 0, 0] = False
-        chi -= _streaks(chi, Streaks(slopes, cone, domain), parameters.streak_iterations)
+        chi -= _streaks(chi, Streaks(slopes, cone, domain, engine), parameters.streak_iterations)
     if progress:
         progress(1.0)
-    return domain.finish(chi)
+    return engine.finish(domain, chi)
 
 
 def number_of_iterations(
@@ -168,50 +170,49 @@ def number_of_iterations(
     return int(chosen(parameters.iterations, parameters.criterion, trials, field_noise))
 
 
-def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters) -> np.ndarray:
+def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters, engine: Engine = HOST) -> Any:
     r"""Weighted, early-stopped least squares, zero outside the mask.
 
     With the operator :math:`A = RD`, :math:`R = \sqrt{W}`, the map is :math:`A^T z` and z has a number for every voxel
     of the mask (:func:`qsmxt.algorithms.solvers.lsmr_of_data`).
     """
-    packing = Packing(domain.mask)
-    bend = packing.pack(np.abs(divergence(gradient(domain.field, domain.grid), domain.grid)))
-    root = np.sqrt(1 - _stretched(bend, *quantiles(bend, (parameters.trusted / 100, 1.0))))
-    square, volume = dipole * dipole, np.empty_like(domain.field)
+    xp, support, packing = engine.xp, domain.support, engine.packing(domain.mask)
+    field = engine.send(domain.field)
+    bend = packing.pack(xp.abs(engine.divergence(engine.gradient(field, domain.grid), domain.grid)))
+    root = xp.sqrt(1 - _stretched(engine, bend, *engine.quantiles(bend, (parameters.trusted / 100, 1.0))))
+    square, volume = engine.send(dipole * dipole), engine.zeros(domain.grid.shape)
 
-    def gram(y: np.ndarray) -> np.ndarray:
-        packing.unpack(root * y, volume)
-        y = packing.pack(fourier.filtered(volume, square, domain.support, volume))
+    def gram(y: Any) -> Any:
+        y = packing.pack(engine.filtered(packing.unpack(root * y, volume), square, support, volume))
         y *= root
         return y
 
-    z = lsmr_of_data(
-        gram, root * packing.pack(domain.field), tolerance=parameters.tolerance, iterations=parameters.iterations
-    ).x
-    chi = fourier.filtered(packing.unpack(root * z, volume), dipole, domain.support, volume)
-    chi *= domain.mask
+    right = root * packing.pack(field)
+    z = lsmr_of_data(gram, right, tolerance=parameters.tolerance, iterations=parameters.iterations, engine=engine).x
+    chi = engine.filtered(packing.unpack(root * z, volume), engine.send(dipole), support, volume)
+    chi *= engine.send(domain.mask.astype(np.float32))
     return chi
 
 
-def quick_estimate(domain: Domain, dipole: np.ndarray) -> np.ndarray:
+def quick_estimate(domain: Domain, dipole: np.ndarray, engine: Engine = HOST) -> Any:
     """FastQSM, ppm, zero outside the mask."""
     shape, support, length = domain.grid.shape, domain.support, dipole.shape[0]
-    spectrum = fourier.forward(domain.field, support)
-    other = np.empty_like(spectrum)
-    parallel.run(_divide, length, spectrum, dipole, np.float32(QUICK_THRESHOLD), other)
-    packing = Packing(domain.mask)
-    reference = packing.pack(fourier.inverse(other, shape, support))
-    sphere = kernels.spherical_mean(domain.grid, QUICK_RADIUS)
-    weights = _away_from_cone(dipole)
+    xp, packing = engine.xp, engine.packing(domain.mask)
+    spectrum = engine.forward(engine.send(domain.field), support)
+    other = xp.empty_like(spectrum)
+    engine.run(_divide, _divide_form, length, spectrum, engine.send(dipole), np.float32(QUICK_THRESHOLD), other)
+    reference = packing.pack(engine.inverse(other, shape, support))
+    sphere = engine.send(kernels.spherical_mean(domain.grid, QUICK_RADIUS))
+    weights, inside = engine.send(_away_from_cone(dipole)), engine.send(domain.mask.astype(np.float32))
     for _ in range(2):
-        smooth = fourier.inverse(spectrum.copy(), shape, support)
-        smooth *= domain.mask
-        parallel.run(_exchange, length, spectrum, fourier.forward(smooth, support), sphere, weights)
-    quick = packing.pack(fourier.inverse(spectrum, shape, support))
-    x, y = quick.astype(np.float64), reference.astype(np.float64)
-    spread = np.var(x)
-    slope = np.mean((x - x.mean()) * (y - y.mean())) / spread if spread > 0 else 1.0
-    return packing.unpack((slope * (x - x.mean()) + y.mean()).astype(np.float32))
+        smooth = engine.inverse(engine.copy(spectrum), shape, support)
+        smooth *= inside
+        engine.run(_exchange, _exchange_form, length, spectrum, engine.forward(smooth, support), sphere, weights)
+    quick = packing.pack(engine.inverse(spectrum, shape, support))
+    x, y = xp.astype(quick, xp.float64), xp.astype(reference, xp.float64)
+    spread, centre, level = (float(value) for value in (xp.var(x), xp.mean(x), xp.mean(y)))
+    slope = float(xp.mean((x - centre) * (y - level))) / spread if spread > 0 else 1.0
+    return packing.unpack(xp.astype(slope * (x - centre) + level, xp.float32))
 
 
 def _away_from_cone(dipole: np.ndarray) -> np.ndarray:
@@ -233,47 +234,69 @@ class Streaks:
         Squared weights of the gradient, float32 ``(3, x, y, z)``, zero outside the mask of ``domain``.
     packing
         Of half spectra inside the cone, bool.
+    engine
+        Where the weights are.
     """
 
-    def __init__(self, weights: np.ndarray, cone: np.ndarray, domain: Domain) -> None:
-        self.weights, self.grid = weights, domain.grid
+    def __init__(self, weights: Any, cone: np.ndarray, domain: Domain, engine: Engine = HOST) -> None:
+        self.weights, self.grid, self.engine = weights, domain.grid, engine
         times = fourier.spectrum_weights(domain.grid).ravel()
-        self.packing = Packing(cone, np.sqrt(times / np.float32(domain.mask.size)))
+        self.packing = engine.packing(cone, np.sqrt(times / np.float32(domain.mask.size)))
         near = domain.mask.copy()
         for axis in (0, 1):
             near |= np.roll(near, 1, axis)
-        self._image = np.empty_like(domain.field)
+        self._image = engine.zeros(domain.grid.shape)
         self.support, self.rows = fourier.Support.of(near), np.asarray(near.any(axis=2))
 
-    def volume(self, spectrum: np.ndarray, support: fourier.Support | None = None) -> np.ndarray:
+    def volume(self, spectrum: Any, support: fourier.Support | None = None) -> Any:
         """The map of a packed ``spectrum``."""
-        return fourier.inverse(self.packing.unpack(spectrum.view(np.complex64)), self.grid.shape, support)
+        return self.engine.inverse(self.packing.unpack_spectrum(spectrum), self.grid.shape, support)
 
-    def right(self, volume: np.ndarray) -> tuple[np.ndarray, float]:
+    def right(self, volume: Any) -> tuple[Any, float]:
         r""":math:`A^T b` and :math:`\|b\|` for b the weighted gradient of ``volume``, zero outside the mask."""
-        image = stiffness(volume, self.weights, self.grid, self._image, self.rows)
-        return self._packed(image), math.sqrt(max(0.0, product(volume, image)))
+        image = self.engine.stiffness(volume, self.weights, self.grid, self._image, self.rows)
+        return self._packed(image), math.sqrt(max(0.0, self.engine.product(volume, image)))
 
-    def normal(self, spectrum: np.ndarray) -> np.ndarray:
+    def normal(self, spectrum: Any) -> Any:
         """:math:`A^T A` of a packed ``spectrum``."""
         volume = self.volume(spectrum, self.support)
-        return self._packed(stiffness(volume, self.weights, self.grid, self._image, self.rows))
+        return self._packed(self.engine.stiffness(volume, self.weights, self.grid, self._image, self.rows))
 
-    def _packed(self, volume: np.ndarray) -> np.ndarray:
-        return self.packing.pack(fourier.forward(volume, self.support)).view(np.float32)
+    def _packed(self, volume: Any) -> Any:
+        return self.packing.pack_spectrum(self.engine.forward(volume, self.support))
 
 
-def _streaks(chi: np.ndarray, operator: Streaks, iterations: int) -> np.ndarray:
+def _streaks(chi: Any, operator: Streaks, iterations: int) -> Any:
     """The part of ``chi`` inside the cone that smooths it where the weights are high."""
-    found = lsmr_of_normal(operator.normal, *operator.right(chi), tolerance=1e-3, iterations=iterations)
+    right, size = operator.right(chi)
+    found = lsmr_of_normal(operator.normal, right, size, tolerance=1e-3, iterations=iterations, engine=operator.engine)
     return operator.volume(found.x)
 
 
-def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _stretched(engine: Engine, values: Any, low: np.float32, high: np.float32) -> Any:
     """``values`` on a line from 0 at ``low`` to 1 at ``high``, cut there."""
     if high <= low:
-        return np.zeros(values.shape, dtype=np.float32)
-    return np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+        return engine.xp.zeros_like(values)
+    return engine.xp.clip((values - float(low)) / float(high - low), 0, 1)
+
+
+def _smooth_form(xp: Any, slope: Any, low: float, high: float, mask: Any) -> None:
+    weight = xp.ones_like(slope)
+    if high > low:
+        weight -= xp.clip((xp.abs(slope) - low) / (high - low), 0.0, 1.0)
+    slope[...] = xp.where(mask, weight * weight, xp.zeros_like(slope))
+
+
+def _divide_form(xp: Any, spectrum: Any, dipole: Any, threshold: float, out: Any) -> None:
+    limited = xp.clip(xp.abs(dipole), threshold, None)
+    out[...] = spectrum / xp.where(dipole >= 0, limited, -limited)
+    out[0, 0, 0] = 0
+    spectrum *= xp.sign(dipole)
+
+
+def _exchange_form(xp: Any, spectrum: Any, other: Any, transfer: Any, weights: Any) -> None:
+    spectrum *= weights
+    spectrum += (1 - weights) * transfer * other
 
 
 @kernel

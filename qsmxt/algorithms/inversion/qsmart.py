@@ -33,12 +33,14 @@ Yaghmaie et al. 2021 (doi:10.1016/j.neuroimage.2020.117701); iLSQR: Li et al. 20
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain, checked_mask, combined
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.background import without_harmonic
 from qsmxt.algorithms.inversion.ilsqr import ILSQRParameters, ilsqr, number_of_iterations
 from qsmxt.algorithms.inversion.regularisation import CRITERIA
@@ -88,6 +90,7 @@ class QSMARTParameters:
         "iterations) with and without vessels."
     ),
     cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=12),
+    on_device=True,
 )
 def qsmart(
     total_field: np.ndarray,
@@ -141,44 +144,51 @@ def qsmart(
     >>> nrmse(chi, head.chi, head.mask) < 40  # percent of the true susceptibility
     True
     """
+    engine = engine_of(total_field)
+    total_field, mask, magnitude, field_noise = to_host_all(total_field, mask, magnitude, field_noise)
     domain, _ = without_harmonic(total_field, checked_mask(mask, grid), grid, MARGIN)
-    field = _high_pass(domain, domain.mask, parameters.widths)
+    field = _high_pass(engine, domain, domain.mask, parameters.widths)
     settings = ILSQRParameters(iterations=parameters.iterations, criterion=parameters.criterion)
     if parameters.iterations == "auto":
-        inner = Domain.around("local_field", field, domain.mask, domain.grid)
+        inner = Domain.around("local_field", engine.fetch(field), domain.mask, domain.grid)
         noise = None if field_noise is None else domain.crop.extract(field_noise)
         settings = replace(settings, iterations=number_of_iterations(inner, inner.dipole(), settings, noise))
         del inner
-    chi = ilsqr(field, domain.mask, domain.grid, settings)
+    chi = engine.fetch(ilsqr(field, domain.mask, domain.grid, settings))
     del field
     if progress:
         progress(0.5)
     image = combined(magnitude, domain)
     if image is not None:
-        tubes = vesselness(image, domain.mask, domain.grid, parameters.vessel_radii)
+        tubes = engine.fetch(vesselness(image, domain.mask, domain.grid, parameters.vessel_radii, engine))
         tissue = domain.mask & (tubes < parameters.vessel_threshold)
         if tissue.any() and not np.array_equal(tissue, domain.mask):
-            second = ilsqr(_high_pass(domain, tissue, parameters.tissue_widths), tissue, domain.grid, settings)
+            field = _high_pass(engine, domain, tissue, parameters.tissue_widths)
+            second = engine.fetch(ilsqr(field, tissue, domain.grid, settings))
             everywhere = TwoPassParameters(reach=0)
             chi = two_pass(second, tissue, chi, domain.mask, domain.grid, everywhere)
     if progress:
         progress(1.0)
-    return domain.finish(chi)
+    return engine.send(domain.finish(chi))
 
 
-def _high_pass(domain: Domain, mask: np.ndarray, widths: tuple[float, float]) -> np.ndarray:
+def _high_pass(engine: Engine, domain: Domain, mask: np.ndarray, widths: tuple[float, float]) -> Any:
     """Field less its Gaussian mean, whose width grows with the distance from the rim of the whole mask."""
     depth = ndimage.distance_transform_edt(np.pad(domain.mask, 1), sampling=domain.grid.voxel_size)[1:-1, 1:-1, 1:-1]
     low, high = min(widths), max(widths)
     levels = np.unique(np.geomspace(low, high, 4))
     position = np.interp(np.clip(depth / RATIO, low, high), levels, np.arange(levels.size)).astype(np.float32)
-    field = np.where(mask, domain.field, np.float32(0))
-    inside = mask.astype(np.float32)
-    background = np.zeros_like(field)
+    xp, field = engine.xp, engine.send(np.where(mask, domain.field, np.float32(0)))
+    inside, outside = engine.send(mask.astype(np.float32)), engine.send(~mask)
+    position = engine.send(position)
+    background = engine.zeros(domain.grid.shape)
     for number, width in enumerate(levels):
-        gaussian = kernels.gaussian(domain.grid, float(width))
-        mean = np.divide(
-            fourier.filtered(field, gaussian), fourier.filtered(inside, gaussian), out=np.zeros_like(field), where=mask
-        )
-        background += np.clip(1 - np.abs(position - number), 0, 1) * mean
-    return np.where(mask, field - background, np.float32(0))
+        gaussian = engine.send(kernels.gaussian(domain.grid, float(width)))
+        weight = engine.filtered(inside, gaussian)
+        weight[outside] = 1
+        mean = engine.filtered(field, gaussian)
+        mean /= weight
+        background += xp.clip(1 - xp.abs(position - number), 0, 1) * mean
+    field -= background
+    field[outside] = 0
+    return field

@@ -39,7 +39,7 @@ from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.differences import gradient
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.engine import HOST, Engine
-from qsmxt.algorithms.solvers import norm
+from qsmxt.algorithms.vectors import norm
 from qsmxt.errors import InputError
 from qsmxt.registry.methods import Progress, found_value
 

@@ -17,14 +17,20 @@ Frangi et al. 1998 (doi:10.1007/BFb0056195).
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.geometry import Grid
 
 
-def vesselness(image: np.ndarray, mask: np.ndarray, grid: Grid, widths: tuple[float, ...]) -> np.ndarray:
+def vesselness(
+    image: np.ndarray, mask: np.ndarray, grid: Grid, widths: tuple[float, ...], engine: Engine = HOST
+) -> Any:
     """Vesselness of dark tubes, 0 to 1, zero outside the mask.
 
     Parameters
@@ -37,24 +43,53 @@ def vesselness(image: np.ndarray, mask: np.ndarray, grid: Grid, widths: tuple[fl
         Sampling; the volume should be padded.
     widths
         Radii of the tubes (standard deviations of the Gaussian), mm.
+    engine
+        Where it is computed.
     """
     level = np.float32(image[mask].mean(dtype=np.float64))
-    spectrum = fourier.forward(np.where(mask, image - level, np.float32(0)).astype(np.float32))
+    xp, inside = engine.xp, engine.send(mask)
+    spectrum = engine.forward(engine.send(np.where(mask, image - level, np.float32(0)).astype(np.float32)))
     k = [np.float32(2 * np.pi) * f for f in fourier.frequencies(grid)]
-    best = np.zeros(grid.shape, dtype=np.float32)
+    best, strength, shape = (engine.zeros(grid.shape) for _ in range(3))
     for width in widths:
-        smooth = spectrum * (kernels.gaussian(grid, float(width)) * np.float32(-width * width))
+        smooth = spectrum * engine.send(kernels.gaussian(grid, float(width)) * np.float32(-width * width))
         hessian = [
-            fourier.inverse(smooth * (k[a] * k[b]), grid.shape)
+            engine.inverse(smooth * engine.send(k[a] * k[b]), grid.shape)
             for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
         ]
-        strength = np.empty(grid.shape, dtype=np.float32)
-        shape = np.empty(grid.shape, dtype=np.float32)
-        parallel.run(_tube, grid.shape[0], *hessian, mask, shape, strength)
-        limit = strength[mask].max() / 2
+        engine.run(_tube, _tube_form, grid.shape[0], *hessian, inside, shape, strength)
+        limit = np.float32(float(xp.max(strength[inside]))) / np.float32(2)
         if limit > 0:
-            np.maximum(best, shape * (1 - np.exp(-(strength**2) / np.float32(2 * limit**2))), out=best)
+            best = xp.maximum(best, shape * (1 - xp.exp(-(strength**2) / float(np.float32(2 * limit**2)))))
     return best
+
+
+def _tube_form(xp: Any, *volumes: Any) -> None:
+    """:func:`_tube` on whole arrays."""
+    *hessian, mask, shape, strength = volumes
+    a, b, c, d, e, f = (xp.astype(part, xp.float64) for part in hessian)
+    mean = (a + b + c) / 3
+    a, b, c = a - mean, b - mean, c - mean
+    p = xp.sqrt((a * a + b * b + c * c + 2 * (d * d + e * e + f * f)) / 6)
+    curved = mask & (p > 0)
+    determinant = a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e)
+    cosine = determinant / (2 * xp.where(curved, p, xp.ones_like(p)) ** 3)
+    angle = xp.acos(xp.clip(cosine, -1.0, 1.0)) / 3
+    large = mean + 2 * p * xp.cos(angle)
+    small = mean + 2 * p * xp.cos(angle + 2 * math.pi / 3)
+    ordered = [large, 3 * mean - large - small, small]
+    for i, j in ((0, 1), (1, 2), (0, 1)):  # by magnitude
+        one, other = ordered[i], ordered[j]
+        swap = xp.abs(one) < xp.abs(other)
+        ordered[i], ordered[j] = xp.where(swap, other, one), xp.where(swap, one, other)
+    large, middle, small = ordered
+    nothing = xp.zeros_like(p)
+    size = xp.sqrt(large * large + middle * middle + small * small)
+    strength[...] = xp.astype(xp.where(curved, size, nothing), xp.float32)
+    dark = curved & (large > 0) & (middle > 0)
+    large, middle = (xp.where(dark, value, xp.ones_like(p)) for value in (large, middle))
+    tube = (1 - xp.exp(-2 * (middle / large) ** 2)) * xp.exp(-2 * small * small / (middle * large))
+    shape[...] = xp.astype(xp.where(dark, tube, nothing), xp.float32)
 
 
 @kernel

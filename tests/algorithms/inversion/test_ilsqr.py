@@ -10,7 +10,7 @@ from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.differences import divergence, gradient
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.inversion.ilsqr import ILSQRParameters, Streaks, ilsqr
-from qsmxt.algorithms.solvers import norm
+from qsmxt.algorithms.vectors import norm
 from qsmxt.geometry import Grid
 
 
