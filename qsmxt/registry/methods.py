@@ -88,15 +88,22 @@ def parameter(
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run needs: memory beyond its inputs (bytes per voxel of the grid, plus a constant) and threads.
+    """What one run needs: memory beyond its inputs, its products included, and threads.
 
-    ``seconds_per_megavoxel`` is CPU time at the default parameters, for planning only.
+    The memory is ``bytes_per_voxel`` of the grid, ``bytes_per_echo`` more per voxel for every echo (coil and echo, spin
+    echo, orientation) that it is given, and a constant. ``seconds_per_megavoxel`` is CPU time at the default
+    parameters, for planning only.
     """
 
     bytes_per_voxel: float = 32.0
     fixed_bytes: float = 1.5e8
     threads: int = 2
     seconds_per_megavoxel: float = 1.0
+    bytes_per_echo: float = 0.0
+
+    def bytes_for(self, voxels: int, echoes: int) -> float:
+        """Memory that grows with the images, bytes."""
+        return (self.bytes_per_voxel + self.bytes_per_echo * echoes) * voxels
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def estimate_group(group: Group, size: Size) -> Estimate:
     made: set[str] = set()
     peak = 0.0
     for step in group.steps:
-        held = size.bytes_of({*made, *step.consumes, *step.optional, *step.produces})
-        own = step.cost.bytes_per_voxel * size.voxels + max(step.cost.fixed_bytes, INTERPRETER)
+        held = size.bytes_of({*made, *step.consumes, *step.optional} - set(step.produces))
+        own = step.cost.bytes_for(size.voxels, size.echoes) + max(step.cost.fixed_bytes, INTERPRETER)
         peak = max(peak, held + own)
         made.update(step.produces)
     seconds = sum(_seconds(step, size) for step in group.steps)

@@ -53,7 +53,7 @@ class AspireParameters:
     parameters=AspireParameters,
     references=("eckstein2018",),
     sentence="Coils were combined with ASPIRE (offsets smoothed over {smoothing} mm).",
-    cost=Cost(bytes_per_voxel=210, threads=2, seconds_per_megavoxel=2.0),
+    cost=Cost(bytes_per_voxel=37, bytes_per_echo=15.5, threads=2, seconds_per_megavoxel=2.0),
 )
 def aspire(
     coil_phase: np.ndarray,

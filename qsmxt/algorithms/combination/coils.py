@@ -109,7 +109,8 @@ def combine(
         if progress:
             progress((c + 1) / len(phase))
     combined = np.arctan2(sums[1], sums[0])
-    return combined, np.sqrt(np.hypot(sums[0], sums[1]))
+    strength = np.hypot(sums[0], sums[1])
+    return combined, np.sqrt(strength, out=strength)
 
 
 @kernel

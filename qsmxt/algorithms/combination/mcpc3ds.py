@@ -48,7 +48,7 @@ class MCPC3DSParameters:
     parameters=MCPC3DSParameters,
     references=("eckstein2018", "dymerska2021"),
     sentence="Coils were combined with MCPC-3D-S (offsets smoothed over {smoothing} mm).",
-    cost=Cost(bytes_per_voxel=210, threads=2, seconds_per_megavoxel=2.0),
+    cost=Cost(bytes_per_voxel=42, bytes_per_echo=15.5, threads=2, seconds_per_megavoxel=2.0),
 )
 def mcpc3ds(
     coil_phase: np.ndarray,

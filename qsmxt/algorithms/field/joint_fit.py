@@ -91,7 +91,7 @@ class JointFitParameters:
         "The first echo was unwrapped with ROMEO, a phase offset smoothed over {smoothing} mm was removed, and the "
         "total field was fitted to the complex signal of all echoes."
     ),
-    cost=Cost(bytes_per_voxel=60, threads=2, seconds_per_megavoxel=0.3),
+    cost=Cost(bytes_per_voxel=34.5, bytes_per_echo=5.7, threads=2, seconds_per_megavoxel=0.3),
 )
 def joint_fit(
     wrapped_phase: np.ndarray,
@@ -165,11 +165,13 @@ def joint_fit(
     offset = slope = None
     if len(echoes.times) > 1:
         offset = _smooth_offset(echoes, regions, parameters.smoothing)
+        del regions
         tell(0.7)
         _remove_bipolar(echoes, offset, parameters)
         slope = squared_slope(echoes.phase[0], echoes.usable, 1 / echoes.times[0])
         tell(0.8)
     fit = fit_given_offset(echoes, offset=offset, in_time=True, iterations=parameters.iterations, slope=slope)
+    del offset, slope
     tell(1.0)
     return echoes.maps(fit, 1)
 

@@ -42,7 +42,7 @@ class LinearFitParameters:
     parameters=LinearFitParameters,
     references=("liu2013",),
     sentence="The total field was the slope of a magnitude-weighted linear fit of the phase over echo time.",
-    cost=Cost(bytes_per_voxel=69, threads=2, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=37.5, bytes_per_echo=8, threads=2, seconds_per_megavoxel=0.03),
 )
 def linear_fit(
     unwrapped_phase: np.ndarray,

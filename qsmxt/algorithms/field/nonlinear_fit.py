@@ -55,7 +55,7 @@ class NonlinearFitParameters:
     parameters=NonlinearFitParameters,
     references=("liu2013",),
     sentence="The total field was fitted to the complex signal by {iterations} Gauss-Newton steps (offset {offset}).",
-    cost=Cost(bytes_per_voxel=69, threads=2, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=37.5, bytes_per_echo=8, threads=2, seconds_per_megavoxel=0.03),
 )
 def nonlinear_fit(
     unwrapped_phase: np.ndarray,

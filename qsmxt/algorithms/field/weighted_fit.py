@@ -61,7 +61,7 @@ class WeightedFitParameters:
     parameters=WeightedFitParameters,
     references=("dymerska2021",),
     sentence="The total field was the mean of the echoes' frequencies with {weights} weights.",
-    cost=Cost(bytes_per_voxel=65, threads=2, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=33.5, bytes_per_echo=8, threads=2, seconds_per_megavoxel=0.03),
 )
 def weighted_fit(
     unwrapped_phase: np.ndarray,

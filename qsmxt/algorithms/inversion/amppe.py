@@ -77,7 +77,7 @@ class AMPPEParameters:
         "Susceptibility was computed with a Laplace prior on wavelet coefficients and two-component noise, all "
         "parameters estimated from the data (after AMP-PE)."
     ),
-    cost=Cost(bytes_per_voxel=80, seconds_per_megavoxel=10),
+    cost=Cost(bytes_per_voxel=87, seconds_per_megavoxel=10),
     status="experimental",
     on_device=True,
 )

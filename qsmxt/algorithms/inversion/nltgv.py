@@ -74,7 +74,7 @@ class NLTGVParameters:
         "Susceptibility was computed with nonlinear total generalised variation (FANSI, weight {weight}, curvature "
         "{curvature:g} mm)."
     ),
-    cost=Cost(bytes_per_voxel=114, seconds_per_megavoxel=15),
+    cost=Cost(bytes_per_voxel=129, seconds_per_megavoxel=15),
     on_device=True,
 )
 def nltgv(

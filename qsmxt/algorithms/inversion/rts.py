@@ -84,7 +84,7 @@ class RTSParameters:
         "Susceptibility was computed by rapid two-step inversion (threshold {threshold:g}, {first_iterations} LSMR "
         "iterations, fidelity {fidelity})."
     ),
-    cost=Cost(bytes_per_voxel=42, seconds_per_megavoxel=0.8),
+    cost=Cost(bytes_per_voxel=47, seconds_per_megavoxel=0.8),
     on_device=True,
 )
 def rts(

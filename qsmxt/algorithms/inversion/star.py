@@ -68,7 +68,7 @@ class STARParameters:
     parameters=STARParameters,
     references=("wei2015",),
     sentence="Susceptibility was computed by STAR-QSM (weights {strong_weight:g} and {weight}).",
-    cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=9),
+    cost=Cost(bytes_per_voxel=70, seconds_per_megavoxel=9),
     on_device=True,
 )
 def star(

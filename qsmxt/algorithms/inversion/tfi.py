@@ -75,7 +75,7 @@ class TFIParameters:
     sentence=(
         "Susceptibility was computed directly from the total field by total-field inversion (weight {weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=25),
+    cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=25),
     on_device=True,
 )
 def tfi(

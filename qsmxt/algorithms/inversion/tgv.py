@@ -78,7 +78,7 @@ class TGVParameters:
         "Susceptibility was computed in one step from the total field with total generalised variation (weight "
         "{weight:g}, curvature {curvature:g} mm)."
     ),
-    cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=182, seconds_per_megavoxel=12),
     on_device=True,
 )
 def tgv(

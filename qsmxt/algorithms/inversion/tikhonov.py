@@ -45,7 +45,7 @@ class TikhonovParameters:
     sentence=(
         "Susceptibility was computed by closed-form Tikhonov regularisation of the {penalised} (weight {weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=18, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
 )

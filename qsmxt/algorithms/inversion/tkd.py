@@ -46,7 +46,7 @@ class TKDParameters:
     parameters=TKDParameters,
     references=("shmueli2009",),
     sentence="Susceptibility was computed by thresholded k-space division (threshold {threshold:g}).",
-    cost=Cost(bytes_per_voxel=18, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
 )

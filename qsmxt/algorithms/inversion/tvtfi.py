@@ -112,7 +112,7 @@ class TVTFIParameters:
         "Susceptibility was computed directly from the total field by total-field inversion with total variation "
         "inside the mask (weight {weight:g}, {iterations} iterations) and unregularised background sources outside."
     ),
-    cost=Cost(bytes_per_voxel=50, seconds_per_megavoxel=1.0),
+    cost=Cost(bytes_per_voxel=58, seconds_per_megavoxel=1.0),
     on_device=True,
 )
 def tvtfi(

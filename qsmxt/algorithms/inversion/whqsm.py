@@ -110,7 +110,7 @@ class _HarmonicData:
     sentence=(
         "Susceptibility was computed by weak-harmonic QSM (weight {weight}, harmonic weight {harmonic_weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=91, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=102, seconds_per_megavoxel=12),
     on_device=True,
 )
 def whqsm(

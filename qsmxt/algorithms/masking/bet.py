@@ -127,7 +127,7 @@ class _Range:
     parameters=BETParameters,
     references=("smith2002",),
     sentence="The brain was extracted with an inflating mesh (BET, fractional intensity {fraction:g}).",
-    cost=Cost(bytes_per_voxel=8, threads=1, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=21, threads=1, seconds_per_megavoxel=0.1),
 )
 def bet(
     image: np.ndarray, grid: Grid, parameters: BETParameters = BETParameters(), *, progress: Progress | None = None

@@ -36,7 +36,7 @@ class CloseParameters:
     produces=("mask",),
     parameters=CloseParameters,
     sentence="The mask was closed with a ball of {radius:g} mm.",
-    cost=Cost(bytes_per_voxel=10, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=11, seconds_per_megavoxel=0.05),
 )
 def close(
     mask: np.ndarray, grid: Grid, parameters: CloseParameters = CloseParameters(), *, progress: Progress | None = None

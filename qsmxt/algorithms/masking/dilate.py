@@ -35,7 +35,7 @@ class DilateParameters:
     produces=("mask",),
     parameters=DilateParameters,
     sentence="The mask was dilated by {radius:g} mm.",
-    cost=Cost(bytes_per_voxel=10, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=9, seconds_per_megavoxel=0.05),
 )
 def dilate(
     mask: np.ndarray, grid: Grid, parameters: DilateParameters = DilateParameters(), *, progress: Progress | None = None

@@ -54,7 +54,7 @@ def gaussian_threshold(image: np.ndarray) -> float:
     parameters=GaussianParameters,
     references=("balan2012",),
     sentence="A mask was made by the threshold at which the histogram lies furthest below a Gaussian.",
-    cost=Cost(bytes_per_voxel=2, threads=1, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=17, threads=1, seconds_per_megavoxel=0.05),
 )
 def gaussian(
     image: np.ndarray,

@@ -88,7 +88,7 @@ def gmm_threshold(image: np.ndarray, classes: int = 2, iterations: int = 200) ->
     parameters=GMMParameters,
     references=("dempster1977",),
     sentence="A mask was made by the threshold above the lowest of {classes} classes of a Gaussian mixture.",
-    cost=Cost(bytes_per_voxel=2, threads=1, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=25, threads=1, seconds_per_megavoxel=0.05),
 )
 def gmm(
     image: np.ndarray, grid: Grid, parameters: GMMParameters = GMMParameters(), *, progress: Progress | None = None

@@ -51,7 +51,7 @@ class HagbergParameters:
     parameters=HagbergParameters,
     references=("hagberg2022",),
     sentence="A mask was made where the sign of the phase changes rarely (sphere of {radius:g} mm).",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.5),
+    cost=Cost(bytes_per_voxel=28, seconds_per_megavoxel=0.5),
 )
 def hagberg(
     wrapped_phase: np.ndarray,

@@ -61,7 +61,7 @@ class HomogeneityParameters:
     parameters=HomogeneityParameters,
     references=("eckstein2021",),
     sentence="Inhomogeneity of the magnitude was corrected with the intensity of the main tissue ({sigma:g} mm).",
-    cost=Cost(bytes_per_voxel=12, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.05),
 )
 def homogeneity(
     image: np.ndarray,

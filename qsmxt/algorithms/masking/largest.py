@@ -31,7 +31,7 @@ class LargestParameters:
     produces=("mask",),
     parameters=LargestParameters,
     sentence="The largest connected component was kept.",
-    cost=Cost(bytes_per_voxel=10, threads=1, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=1.3, threads=1, seconds_per_megavoxel=0.03),
 )
 def largest(
     mask: np.ndarray,

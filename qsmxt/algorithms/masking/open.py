@@ -36,7 +36,7 @@ class OpenParameters:
     produces=("mask",),
     parameters=OpenParameters,
     sentence="The mask was opened with a ball of {radius:g} mm.",
-    cost=Cost(bytes_per_voxel=10, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=9.7, seconds_per_megavoxel=0.05),
 )
 def open(
     mask: np.ndarray, grid: Grid, parameters: OpenParameters = OpenParameters(), *, progress: Progress | None = None

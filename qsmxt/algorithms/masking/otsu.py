@@ -57,7 +57,7 @@ def otsu_threshold(image: np.ndarray, bins: int = 256, *, zeros: bool = False) -
     parameters=OtsuParameters,
     references=("otsu1979",),
     sentence="A mask was made by Otsu's threshold times {factor:g}.",
-    cost=Cost(bytes_per_voxel=2, threads=1, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=17, threads=1, seconds_per_megavoxel=0.05),
 )
 def otsu(
     image: np.ndarray, grid: Grid, parameters: OtsuParameters = OtsuParameters(), *, progress: Progress | None = None

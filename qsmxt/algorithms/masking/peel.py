@@ -77,7 +77,7 @@ class PeelParameters:
     parameters=PeelParameters,
     references=("marques2021",),
     sentence="Fluid at the border, told from tissue by its slow decay (or, with one echo, a rim), was removed.",
-    cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=17, threads=1, seconds_per_megavoxel=0.1),
 )
 def peel(
     mask: np.ndarray,

@@ -33,7 +33,7 @@ class PercentileParameters:
     produces=("mask",),
     parameters=PercentileParameters,
     sentence="A mask was made of the voxels above the {percent:g}th percentile.",
-    cost=Cost(bytes_per_voxel=6, threads=1, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=8, threads=1, seconds_per_megavoxel=0.05),
 )
 def percentile(
     image: np.ndarray,

@@ -56,7 +56,7 @@ class QualityParameters:
     parameters=QualityParameters,
     references=("stewart2022", "otsu1979"),
     sentence="Phase quality above {factor:g} times Otsu's threshold and fit quality above {fit:g} were asked for.",
-    cost=Cost(bytes_per_voxel=12, seconds_per_megavoxel=0.2),
+    cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.2),
 )
 def quality(
     phase_quality: np.ndarray,

@@ -35,7 +35,7 @@ class RobustParameters:
     parameters=RobustParameters,
     references=("eckstein2021",),
     sentence="A mask was made of all voxels with signal.",
-    cost=Cost(bytes_per_voxel=12, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=10, seconds_per_megavoxel=0.1),
 )
 def robust(
     image: np.ndarray,

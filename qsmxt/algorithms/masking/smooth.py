@@ -33,7 +33,7 @@ class SmoothParameters:
     produces=("mask",),
     parameters=SmoothParameters,
     sentence="The mask was smoothed with a Gaussian of {sigma:g} mm.",
-    cost=Cost(bytes_per_voxel=12, threads=1, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=8, threads=1, seconds_per_megavoxel=0.1),
 )
 def smooth(
     mask: np.ndarray, grid: Grid, parameters: SmoothParameters = SmoothParameters(), *, progress: Progress | None = None

@@ -49,7 +49,7 @@ class TrimParameters:
     produces=("mask",),
     parameters=TrimParameters,
     sentence="Border voxels darker than {level:g} of the tissue around them were removed.",
-    cost=Cost(bytes_per_voxel=14, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=15.5, seconds_per_megavoxel=0.05),
 )
 def trim(
     mask: np.ndarray,

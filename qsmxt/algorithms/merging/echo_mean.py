@@ -43,7 +43,7 @@ class EchoMeanParameters:
     parameters=EchoMeanParameters,
     references=("stewart2022",),
     sentence="The susceptibility maps of the echoes were averaged ({weighting} weights).",
-    cost=Cost(bytes_per_voxel=14, seconds_per_megavoxel=0.1),
+    cost=Cost(bytes_per_voxel=16, bytes_per_echo=0.5, seconds_per_megavoxel=0.1),
 )
 def echo_mean(
     echo_chi: np.ndarray,

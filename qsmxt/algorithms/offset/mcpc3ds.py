@@ -76,7 +76,7 @@ class MCPC3DSParameters:
     parameters=MCPC3DSParameters,
     references=("eckstein2018", "eckstein2021thesis", "dymerska2021"),
     sentence="Phase offsets were removed with MCPC-3D-S (smoothed over {smoothing} mm).",
-    cost=Cost(bytes_per_voxel=75, threads=2, seconds_per_megavoxel=0.2),
+    cost=Cost(bytes_per_voxel=45, bytes_per_echo=2.5, threads=2, seconds_per_megavoxel=0.2),
 )
 def mcpc3ds(
     wrapped_phase: np.ndarray,
@@ -171,12 +171,15 @@ def _estimate(
     parallel.run(_echo_difference, len(usable), phase, magnitude, ratio, difference, weight)
     product = np.sqrt(magnitude[0] * magnitude[1])
     regions = unwrap_regions(difference, Edges(difference, usable, parameters.weights, product).costs())
+    del product
     align_regions(difference, regions)
     tell(0.5)
     trust = gradient_coherence(difference, usable) ** 4
     rough = phase[0] - ratio * difference
     trust *= join_large_regions(difference, regions, rough, weight * trust, -float(ratio))
-    offset = smooth_phase(rough, weight * trust, box, parameters.smoothing)
+    weight *= trust
+    offset = smooth_phase(rough, weight, box, parameters.smoothing)
+    del regions, rough, weight
     tell(0.8)
     if parameters.bipolar == "off" or len(times) < 3:
         return offset, None

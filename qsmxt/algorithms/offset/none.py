@@ -31,7 +31,7 @@ class NoneParameters:
     produces=("offset_free_phase", "phase_offset"),
     parameters=NoneParameters,
     sentence="Phase offsets were not removed.",
-    cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.01),
+    cost=Cost(bytes_per_voxel=4, bytes_per_echo=4, threads=1, seconds_per_megavoxel=0.01),
 )
 def none(
     wrapped_phase: np.ndarray,

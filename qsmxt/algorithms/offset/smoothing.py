@@ -24,6 +24,7 @@ Polynomial Modelling and Its Applications, on design adaptation at edges.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,9 @@ SPACING = 0.5
 
 #: The weighting by distance ends at this multiple of the width.
 REACH = 3.0
+
+#: Planes of nodes whose moments are held at a time.
+PLANES = 16
 
 #: Nodes around the blocks that the cubic interpolation needs.
 _RIM = 2
@@ -185,23 +189,26 @@ def _taps(nodes: Nodes, axis: int, power: int) -> np.ndarray:
     return np.exp(-0.5 * distance**2) * distance**power
 
 
-def _convolve(volume: np.ndarray, axis: int, taps: np.ndarray) -> np.ndarray:
-    """Sum over offsets d of taps[d] volume[s + d], with zeros around the volume, on the volume widened by the rim."""
+def _convolve(volume: np.ndarray, axis: int, taps: np.ndarray, planes: slice = slice(None)) -> np.ndarray:
+    """Sum over offsets d of taps[d] volume[s + d], with zeros around the volume, on the volume widened by the rim.
+
+    ``planes`` chooses from the result along ``axis``.
+    """
     moved = np.ascontiguousarray(np.moveaxis(volume, axis, 0))
-    length = moved.shape[0]
-    flat = moved.reshape(length, -1)
-    out = np.empty((length + 2 * _RIM, flat.shape[1]))
-    parallel.run(_convolve_rows, out.shape[0], flat, taps, out)
-    return np.ascontiguousarray(np.moveaxis(out.reshape(length + 2 * _RIM, *moved.shape[1:]), 0, axis))
+    flat = moved.reshape(moved.shape[0], -1)
+    first, last, _ = planes.indices(moved.shape[0] + 2 * _RIM)
+    out = np.empty((last - first, flat.shape[1]))
+    parallel.run(_convolve_rows, out.shape[0], flat, taps, first, out)
+    return np.ascontiguousarray(np.moveaxis(out.reshape(last - first, *moved.shape[1:]), 0, axis))
 
 
 @kernel
-def _convolve_rows(start, stop, source, taps, out):
+def _convolve_rows(start, stop, source, taps, first, out):
     half = taps.size // 2
     for x in range(start, stop):
         row = out[x]
         row[:] = 0.0
-        centre = x - _RIM
+        centre = first + x - _RIM
         for k in range(max(-half, -centre), min(half, source.shape[0] - 1 - centre) + 1):
             tap = taps[k + half]
             other = source[centre + k]
@@ -209,16 +216,22 @@ def _convolve_rows(start, stop, source, taps, out):
                 row[i] += tap * other[i]
 
 
-def _moments(volume: np.ndarray, nodes: Nodes, order: int) -> dict[tuple[int, int, int], np.ndarray]:
-    """All moments of ``volume`` around every node up to ``order``."""
-    out = {}
+def _moments(
+    volume: np.ndarray, nodes: Nodes, order: int, planes: slice
+) -> Iterator[tuple[tuple[int, int, int], np.ndarray]]:
+    """All moments of ``volume`` around the nodes of ``planes`` up to ``order``, one after the other, in that order."""
     for a in range(order + 1):
-        along_x = _convolve(volume, 0, _taps(nodes, 0, a))
+        along_x = _convolve(volume, 0, _taps(nodes, 0, a), planes)
         for b in range(order + 1 - a):
             along_y = _convolve(along_x, 1, _taps(nodes, 1, b))
             for c in range(order + 1 - a - b):
-                out[a, b, c] = _convolve(along_y, 2, _taps(nodes, 2, c))
-    return out
+                yield (a, b, c), _convolve(along_y, 2, _taps(nodes, 2, c)).reshape(-1)
+
+
+def _pieces(nodes: Nodes) -> list[tuple[slice, slice]]:
+    """Planes of nodes, rim included, that are treated at a time, and where their nodes are among all."""
+    nx, ny, nz = (n + 2 * _RIM for n in nodes.shape)
+    return [(slice(a, b), slice(a * ny * nz, b * ny * nz)) for a, b in parallel.slabs(nx, -(-nx // PLANES))]
 
 
 def _estimator(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
@@ -226,10 +239,14 @@ def _estimator(strength: np.ndarray, nodes: Nodes) -> np.ndarray:
 
     They give the value and the slope of the local polynomial at the node.
     """
-    found = _moments(strength, nodes, 4)
-    normal = np.stack([found[power].reshape(-1) for power in _ORDER])
-    out = np.zeros((4, len(_POWERS), normal.shape[1]))
-    parallel.run(_invert_nodes, normal.shape[1], normal, _PLACE, 1e-9 * normal[0].max(), out)
+    pieces = _pieces(nodes)
+    least = 1e-9 * max(next(_moments(strength, nodes, 0, planes))[1].max() for planes, _ in pieces)
+    out = np.zeros((4, len(_POWERS), pieces[-1][1].stop))
+    for planes, inside in pieces:
+        normal = np.empty((len(_ORDER), inside.stop - inside.start))
+        for row, (_, moment) in zip(normal, _moments(strength, nodes, 4, planes), strict=True):
+            row[:] = moment
+        parallel.run(_invert_nodes, normal.shape[1], normal, _PLACE, least, out[..., inside])
     return out
 
 
@@ -248,10 +265,12 @@ def _local_fit(
 
 def _solution(values: np.ndarray, estimator: np.ndarray, nodes: Nodes) -> np.ndarray:
     """Coefficients of the local polynomials from weighted values in the blocks, ``(coefficient, node)``."""
-    found = _moments(values, nodes, 2)
     out = np.zeros((len(estimator), estimator.shape[2]))
-    for place, power in enumerate(_POWERS):
-        out += estimator[:, place] * found[power].reshape(-1)
+    for planes, inside in _pieces(nodes):
+        found = dict(_moments(values, nodes, 2, planes))
+        for place, power in enumerate(_POWERS):
+            for row, factors in zip(out, estimator[:, place], strict=True):
+                row[inside] += factors[inside] * found[power]
     return out
 
 

@@ -94,7 +94,7 @@ class COSMOSParameters:
         "Susceptibility was computed from all orientations of the head by least squares weighted with the noise of the "
         "fields (COSMOS; weight of total variation {weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=220, seconds_per_megavoxel=30.0),
+    cost=Cost(bytes_per_voxel=40, bytes_per_echo=28, seconds_per_megavoxel=30.0),
 )
 def cosmos(
     oriented_fields: np.ndarray,

@@ -66,7 +66,7 @@ class STIParameters:
     parameters=STIParameters,
     references=("liu2010sti",),
     sentence="The susceptibility tensor was computed from all orientations of the head (damping {damping:g}).",
-    cost=Cost(bytes_per_voxel=300, seconds_per_megavoxel=60.0),
+    cost=Cost(bytes_per_voxel=210, bytes_per_echo=15.5, seconds_per_megavoxel=60.0),
 )
 def sti(
     oriented_fields: np.ndarray,

@@ -57,7 +57,7 @@ class ARLOParameters(DecayParameters):
     parameters=ARLOParameters,
     references=("pei2015",),
     sentence="R2* was computed by auto-regression on linear operations (field gradient corrected: {field_gradient}).",
-    cost=Cost(bytes_per_voxel=36, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=33, seconds_per_megavoxel=0.05),
 )
 def arlo(
     magnitude: np.ndarray,

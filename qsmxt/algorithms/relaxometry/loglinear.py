@@ -50,7 +50,7 @@ class LogLinearParameters(DecayParameters):
     parameters=LogLinearParameters,
     references=("hagberg2002",),
     sentence="R2* was fitted by weighted log-linear regression (field gradient corrected: {field_gradient}).",
-    cost=Cost(bytes_per_voxel=36, seconds_per_megavoxel=0.2),
+    cost=Cost(bytes_per_voxel=33, seconds_per_megavoxel=0.2),
 )
 def loglinear(
     magnitude: np.ndarray,

@@ -66,7 +66,7 @@ class NonlinearParameters(DecayParameters):
         "R2* was fitted by nonlinear least squares with a Rician noise floor "
         "(field gradient corrected: {field_gradient})."
     ),
-    cost=Cost(bytes_per_voxel=36, seconds_per_megavoxel=1.0),
+    cost=Cost(bytes_per_voxel=33, seconds_per_megavoxel=1.0),
 )
 def nonlinear(
     magnitude: np.ndarray,

@@ -46,7 +46,7 @@ class NumART2starParameters(DecayParameters):
     parameters=NumART2starParameters,
     references=("hagberg2002",),
     sentence="T2* was computed by numerical integration of the decay (field gradient corrected: {field_gradient}).",
-    cost=Cost(bytes_per_voxel=36, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=33, seconds_per_megavoxel=0.05),
 )
 def numart2star(
     magnitude: np.ndarray,

@@ -42,7 +42,7 @@ class ClosedFormParameters(RelaxivityParameters):
         "Para- and diamagnetic sources were separated in closed form (relaxivity at 3 T {relaxivity:g} 1/s/ppm for "
         "R2', or {r2star_relaxivity:g} 1/s/ppm for R2* without R2)."
     ),
-    cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=24, threads=1, seconds_per_megavoxel=0.03),
     status=BASELINE,
 )
 def closedform(

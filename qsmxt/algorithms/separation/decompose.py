@@ -69,7 +69,7 @@ class DecomposeParameters:
     parameters=DecomposeParameters,
     references=("chen2021",),
     sentence="Para- and diamagnetic sources were separated with the three-pool signal model of DECOMPOSE-QSM.",
-    cost=Cost(bytes_per_voxel=24, seconds_per_megavoxel=25.0),
+    cost=Cost(bytes_per_voxel=16, bytes_per_echo=4, seconds_per_megavoxel=25.0),
 )
 def decompose(
     chi: np.ndarray,
@@ -144,7 +144,9 @@ def decompose(
     rate = np.maximum(inside("r2star", r2star, region, grid), 0)
     each = values[None]
     if echo_chi is not None:
-        each = np.stack([inside("echo_chi", volume, region, grid) for volume in echo_chi])
+        each = np.empty(echo_chi.shape, dtype=np.float32)
+        for volume, out in zip(echo_chi, each, strict=True):
+            out[:] = inside("echo_chi", volume, region, grid)
     angular = 2 * math.pi * hz_per_ppm(check_field_strength(field_strength))
     positive, negative = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
     parallel.run(

@@ -105,7 +105,7 @@ class HCChiSepParameters(RelaxivityParameters):
         "({per_fraction:g} ppm per myelin-water fraction) and in closed form elsewhere (relaxivity at 3 T "
         "{relaxivity:g} 1/s/ppm)."
     ),
-    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=12.0),
+    cost=Cost(bytes_per_voxel=68, bytes_per_echo=4, seconds_per_megavoxel=12.0),
     status="experimental",
 )
 def hcchisep(
@@ -190,8 +190,11 @@ def hcchisep(
     reversible = total * np.float32(parameters.relaxivity * strength / 3)
     widths = [parameters.smoothing / v for v in grid.voxel_size]
     within = ndimage.gaussian_filter(region.astype(np.float32), widths)
-    smooth = np.stack([_smoothed(inside("magnitude", echo, region, grid), within, region, widths) for echo in signal])
+    smooth = np.empty_like(signal)
+    for echo, out in zip(signal, smooth, strict=True):
+        out[:] = _smoothed(inside("magnitude", echo, region, grid), within, region, widths)
     fraction, better = look_up(smooth, reversible, region, times, strength)
+    del smooth, reversible
     quiet = _smoothed(values, within, region, widths)
     weight = 1 / (1 + (better / EVEN) ** STEEPNESS) / (1 + np.exp((quiet - GATE) / GATE_WIDTH))
     weight = np.where(region, weight, 0).astype(np.float32)

@@ -46,7 +46,7 @@ class R2starQSMParameters:
         "Para- and diamagnetic sources were separated with R2*-QSM (relaxivity of R2* at 3 T "
         "{r2star_relaxivity:g} 1/s/ppm)."
     ),
-    cost=Cost(bytes_per_voxel=20, threads=1, seconds_per_megavoxel=0.03),
+    cost=Cost(bytes_per_voxel=24, threads=1, seconds_per_megavoxel=0.03),
 )
 def r2starqsm(
     chi: np.ndarray,

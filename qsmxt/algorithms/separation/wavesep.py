@@ -76,7 +76,7 @@ class WaveSepParameters(RelaxivityParameters):
         "Para- and diamagnetic sources were separated with a wavelet-sparse prior (threshold {strength:g} times the "
         "noise; relaxivity at 3 T {relaxivity:g} 1/s/ppm for R2', or {r2star_relaxivity:g} 1/s/ppm for R2* without R2)."
     ),
-    cost=Cost(bytes_per_voxel=80, threads=1, seconds_per_megavoxel=6.0),
+    cost=Cost(bytes_per_voxel=35, threads=1, seconds_per_megavoxel=6.0),
 )
 def wavesep(
     chi: np.ndarray,

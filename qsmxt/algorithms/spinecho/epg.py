@@ -69,7 +69,7 @@ class EPGParameters:
     parameters=EPGParameters,
     references=("hennig1988", "lebel2010"),
     sentence="R2 was fitted to the spin echoes with extended phase graphs (refocusing from {least_angle:g} degrees).",
-    cost=Cost(bytes_per_voxel=24, threads=1, seconds_per_megavoxel=8.0),
+    cost=Cost(bytes_per_voxel=3.5, bytes_per_echo=1.3, threads=1, seconds_per_megavoxel=8.0),
 )
 def epg(
     spin_echo_magnitude: np.ndarray,

@@ -83,7 +83,7 @@ class ClearSWIParameters(ProjectionParameters):
         "Susceptibility-weighted images were computed from all echoes with CLEAR-SWI ({phase_mask} phase mask, "
         "strength {strength:g}, high-pass filter {filter_width:g} mm) and projected over {thickness:g} mm."
     ),
-    cost=Cost(bytes_per_voxel=48, seconds_per_megavoxel=0.15),
+    cost=Cost(bytes_per_voxel=50, bytes_per_echo=4, seconds_per_megavoxel=0.15),
 )
 def clearswi(
     unwrapped_phase: np.ndarray,

@@ -91,7 +91,7 @@ class RomeoParameters:
     parameters=RomeoParameters,
     references=("dymerska2021",),
     sentence="Phase was unwrapped with ROMEO (weights {weights}, {mode} mode).",
-    cost=Cost(bytes_per_voxel=40, threads=2, seconds_per_megavoxel=0.2),
+    cost=Cost(bytes_per_voxel=23.5, bytes_per_echo=4, threads=2, seconds_per_megavoxel=0.2),
 )
 def romeo(
     offset_free_phase: np.ndarray,
@@ -156,9 +156,11 @@ def romeo(
     usable = usable_voxels([phase], grid, mask)
     box = box_of(usable)
     inside = np.ascontiguousarray(usable[box]).view(np.uint8)
-    out = np.zeros_like(phase)
-    cropped = np.ascontiguousarray(phase[(slice(None), *box)])
+    cropped = np.array(phase[(slice(None), *box)], order="C")
     unwrap_echoes(cropped, np.ascontiguousarray(strength[(slice(None), *box)]), times, inside, parameters, progress)
+    if cropped.shape == phase.shape:
+        return cropped
+    out = np.zeros_like(phase)
     out[(slice(None), *box)] = cropped
     return out
 

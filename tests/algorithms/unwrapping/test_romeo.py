@@ -181,6 +181,13 @@ def test_inputs_are_not_modified_and_runs_repeat(head):
     np.testing.assert_array_equal(magnitude, head["magnitude"])
 
 
+def test_the_phase_of_a_whole_volume_is_left_alone(head):
+    phase = head["phase"].copy()
+    unwrapped = romeo(phase, head["magnitude"], TIMES, Grid(head["mask"].shape))
+    np.testing.assert_array_equal(phase, head["phase"])
+    assert np.abs(unwrapped).max() > np.pi
+
+
 def test_bad_input_is_refused(head):
     grid = Grid(head["mask"].shape)
     phase, magnitude = head["phase"], head["magnitude"]
