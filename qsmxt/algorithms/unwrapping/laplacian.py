@@ -64,12 +64,8 @@ class LaplacianParameters:
     parameters=LaplacianParameters,
     references=("schofield2003",),
     sentence="Phase was unwrapped with the Laplacian method.",
-<<<<<<< HEAD
-    cost=Cost(bytes_per_voxel=29, threads=2, seconds_per_megavoxel=0.1),
-    on_device=True,
-=======
     cost=Cost(bytes_per_voxel=13, bytes_per_echo=4, threads=2, seconds_per_megavoxel=0.1),
->>>>>>> 819ff48 (Memory of every method as measured, with what every echo adds; ROMEO leaves its input alone)
+    on_device=True,
 )
 def laplacian(
     offset_free_phase: np.ndarray,
