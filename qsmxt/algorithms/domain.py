@@ -6,7 +6,7 @@ the map is zero outside the mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -102,6 +102,13 @@ class Domain:
         """:meth:`weights`, or 1 in the mask and 0 outside where there is no source of weights."""
         weights = self.weights(field_noise, magnitude)
         return self.mask.astype(np.float32) if weights is None else weights
+
+    def trusting(self, weights: np.ndarray) -> Domain:
+        """The domain with a field of zero where ``weights`` are zero: what stands there must not matter at all."""
+        blind = self.mask & (weights == 0)
+        if not blind.any():
+            return self
+        return replace(self, field=np.where(blind, np.float32(0), self.field))
 
     def _full_mask(self) -> np.ndarray:
         return self.crop.restore(self.mask)

@@ -132,6 +132,22 @@ def distance(mask: np.ndarray, grid: Grid, cap: float, *, border: bool = False) 
     return first
 
 
+def depth(mask: np.ndarray, grid: Grid, cap: float) -> np.ndarray:
+    """:func:`distance` with outsides beyond the edges of the volume, except along axes of a single voxel.
+
+    A single slice tells nothing of what is above and below it, so depth counts within it.
+    """
+    thin = [axis for axis, n in enumerate(mask.shape) if n == 1]
+    if not thin:
+        return distance(mask, grid, cap)
+    whole, middle = mask, [slice(None)] * 3
+    for axis in thin:
+        width = int(np.ceil(cap / grid.voxel_size[axis]))
+        whole = np.repeat(whole, 2 * width + 1, axis=axis)
+        middle[axis] = slice(width, width + 1)
+    return np.ascontiguousarray(distance(whole, grid.with_shape(whole.shape), cap)[tuple(middle)])  # type: ignore[arg-type]
+
+
 def erode(mask: np.ndarray, grid: Grid, radius: float, *, border: bool = False) -> np.ndarray:
     """Voxels of ``mask`` about which a sphere of ``radius`` (mm) lies in the mask.
 

@@ -133,6 +133,7 @@ def hdqsm(
     engine, domain = placed("local_field", local_field, mask, grid)
     field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise, to_host(magnitude))
+    domain = domain.trusting(weights)
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
     quick = total_variation(domain, weight, parameters.penalty, QUICK_STEPS, 0.0, engine=engine)

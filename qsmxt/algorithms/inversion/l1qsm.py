@@ -126,9 +126,10 @@ def l1qsm(
     3
     """
     engine, domain = placed("local_field", local_field, mask, grid)
-    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     field_noise = to_host(field_noise)
     weights = domain.weights_or_mask(field_noise, to_host(magnitude))
+    domain = domain.trusting(weights)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights *= np.float32(parameters.knee) * scale
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight

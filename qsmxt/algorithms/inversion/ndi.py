@@ -133,9 +133,10 @@ def ndi(
     49
     """
     engine, domain = placed("local_field", local_field, mask, grid)
-    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     field_noise = to_host(field_noise)
     weights = np.minimum(domain.weights_or_mask(field_noise, to_host(magnitude)), np.float32(1))
+    domain = domain.trusting(weights)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights *= weights
     data = engine.send(domain.field * scale), engine.send(weights), engine.send(domain.dipole())
     trials = Trials(

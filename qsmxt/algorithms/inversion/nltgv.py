@@ -136,8 +136,9 @@ def nltgv(
     """
     engine, domain = placed("local_field", local_field, mask, grid)
     field_noise, magnitude = to_host_all(field_noise, magnitude)
-    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
+    domain = domain.trusting(weights)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights *= weights
     prior = second_order(engine, domain.grid, parameters.curvature)
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)

@@ -174,8 +174,9 @@ def whqsm(
     """
     engine, domain = placed("local_field", local_field, mask, grid)
     field_noise, magnitude = to_host_all(field_noise, magnitude)
-    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights = domain.weights_or_mask(field_noise, magnitude)
+    domain = domain.trusting(weights)
+    scale = phase_scale(domain, parameters.reference_echo_time, field_strength)
     weights *= weights
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight

@@ -40,6 +40,8 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 
 #: Length of the blocks on which the bias is found, mm.
 BLOCK = 3.0
+#: Gaussians wider than this times the image are the same everywhere.
+WIDEST = 8
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,14 @@ def coarse_bias(image: np.ndarray, grid: Grid, parameters: HomogeneityParameters
 
 
 def main_tissue(image: np.ndarray, signal: np.ndarray, grid: Grid, box: float) -> np.ndarray:
-    """Voxels that at least two boxes take for the brightest common tissue; all of the signal if there is none."""
+    """Voxels that at least two boxes take for the brightest tissue; else the signal; if it is too thin, all above 0."""
     half = np.array([max(1, round(box / v)) for v in grid.voxel_size])
     votes = np.zeros(grid.shape, dtype=np.uint8)
     _vote(image, signal, half, votes)
     tissue = votes >= 2
-    return tissue if tissue.any() else signal
+    if not tissue.any():
+        return signal if signal.any() else image > 0
+    return tissue
 
 
 @kernel
@@ -168,11 +172,14 @@ def _vote(image, signal, half, votes):
 
 
 def _masked_gaussian(image: np.ndarray, weight: np.ndarray, sigmas: list[float]) -> np.ndarray:
-    """Weighted Gaussian mean; where the Gaussian reaches no weight, ever wider ones extrapolate."""
+    """Weighted Gaussian mean; where it reaches too little weight, ever wider ones extrapolate, at last the mean."""
     out = np.zeros_like(image)
     known = np.zeros(image.shape, dtype=bool)
     weighted = image * weight
     while not known.all():
+        if all(s > WIDEST * n for n, s in zip(image.shape, sigmas, strict=True)):
+            out[~known] = weighted.sum(dtype=np.float64) / weight.sum(dtype=np.float64)
+            break
         matrices = [_smoothing(n, s) for n, s in zip(image.shape, sigmas, strict=True)]
         share, total = _smoothed(weight, matrices), _smoothed(weighted, matrices)
         new = ~known & (share > 1e-3)

@@ -148,7 +148,7 @@ def peel(
     if echo_times is not None and len(echoes) > 1:
         fluid = _fluid(part, first, last, inner, parameters.level)
     if fluid is not None:
-        distance = morphology.distance(part, inner, parameters.depth + 2 * max(grid.voxel_size))
+        distance = morphology.depth(part, inner, parameters.depth + 2 * max(grid.voxel_size))
         fluid &= distance <= np.float32(parameters.depth * (1 + morphology.TOUCH))
     elif parameters.rim > 0:
         fluid = _bright(part, first, inner, max(parameters.rim, min(grid.voxel_size)))
@@ -161,7 +161,7 @@ def peel(
 
 def _bright(mask: np.ndarray, image: np.ndarray, grid: Grid, rim: float) -> np.ndarray:
     """Bright voxels of the rim, and those below it that are brighter than cortex."""
-    distance = morphology.distance(mask, grid, max(DEEP, RIMS * rim) + 2 * max(grid.voxel_size))
+    distance = morphology.depth(mask, grid, max(DEEP, RIMS * rim) + 2 * max(grid.voxel_size))
     image = np.nan_to_num(image.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
     bright = image / _deep_intensity(mask, image, distance, grid)
     first = mask & (distance <= np.float32(rim * (1 + morphology.TOUCH)))
@@ -191,7 +191,7 @@ def _fluid(mask: np.ndarray, first: np.ndarray, last: np.ndarray, grid: Grid, le
         ndimage.gaussian_filter(np.nan_to_num(np.asarray(v, dtype=np.float32)), widths, truncate=3.0)
         for v in (first, last)
     )
-    core = morphology.distance(mask, grid, CORE + 2 * max(grid.voxel_size)) > np.float32(CORE)
+    core = morphology.depth(mask, grid, CORE + 2 * max(grid.voxel_size)) > np.float32(CORE)
     core &= (first > 0) & (last > 0)
     if not core.any():
         return None

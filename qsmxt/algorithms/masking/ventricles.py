@@ -110,7 +110,7 @@ def ventricles(
     magnitude = check_echoes("magnitude", magnitude, grid, times)
     mask = checked_mask(mask, grid)
     first, last = (_smoothed(magnitude[echo], grid) for echo in (0, -1))
-    deep = morphology.distance(mask, grid, parameters.depth + 2 * max(grid.voxel_size)) > np.float32(parameters.depth)
+    deep = morphology.depth(mask, grid, parameters.depth + 2 * max(grid.voxel_size)) > np.float32(parameters.depth)
     deep &= (first > 0) & (last > 0)
     if not deep.any():
         return deep
