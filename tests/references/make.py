@@ -36,8 +36,6 @@ FEWER: dict[str, dict[str, object]] = {
     "background.pdf": {"iterations": 6},
     "background.iharperella": {"iterations": 6},
     "background.msmv": {"initial": "lbv"},
-    "inversion.medi": {"iterations": 3},
-    "inversion.tfi": {"iterations": 2},
 }
 
 #: Voxels whose values are kept, all of them in the mask.
