@@ -27,8 +27,8 @@ HOST_ONLY = {
     "unwrapping.romeo": "grows a region voxel by voxel",
 }
 
-#: Conjugate gradients on nearly singular systems blow rounding up: a change of the field by 1e-7 moves the result by up to
-#: a percent of its largest value, on the host as well. A few steps do not.
+#: Conjugate gradients on nearly singular systems blow rounding up: a change of the field by 1e-7 moves the result by up
+#: to a percent of its largest value, on the host as well. A few steps do not.
 FEW: dict[str, dict[str, object]] = {
     "background.pdf": {"iterations": 10},
     "background.harperella": {"iterations": 10},
