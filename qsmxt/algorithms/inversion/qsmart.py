@@ -89,7 +89,7 @@ class QSMARTParameters:
         "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR ({iterations} "
         "iterations) with and without vessels."
     ),
-    cost=Cost(bytes_per_voxel=60, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=76, seconds_per_megavoxel=12),
     on_device=True,
 )
 def qsmart(
@@ -162,6 +162,7 @@ def qsmart(
     if image is not None:
         tubes = engine.fetch(vesselness(image, domain.mask, domain.grid, parameters.vessel_radii, engine))
         tissue = domain.mask & (tubes < parameters.vessel_threshold)
+        del image, tubes
         if tissue.any() and not np.array_equal(tissue, domain.mask):
             field = _high_pass(engine, domain, tissue, parameters.tissue_widths)
             second = engine.fetch(ilsqr(field, tissue, domain.grid, settings))

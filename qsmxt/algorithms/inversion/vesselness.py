@@ -58,9 +58,14 @@ def vesselness(
             for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
         ]
         engine.run(_tube, _tube_form, grid.shape[0], *hessian, inside, shape, strength)
+        del smooth, hessian
         limit = np.float32(float(xp.max(strength[inside]))) / np.float32(2)
         if limit > 0:
-            best = xp.maximum(best, shape * (1 - xp.exp(-(strength**2) / float(np.float32(2 * limit**2)))))
+            strength *= strength
+            strength /= -float(np.float32(2 * limit**2))
+            found = 1 - xp.exp(strength)
+            found *= shape
+            best = xp.maximum(best, found)
     return best
 
 
