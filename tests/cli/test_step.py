@@ -57,7 +57,9 @@ def test_options_win_over_the_file_of_parameters(files, tmp_path):
     (tmp_path / "p.json").write_text('{"threshold": 0.3, "correct": true}')
     main(["inversion", "tkd", "--local-field", files["field_file"], "--mask", files["mask_file"],
           "--params", str(tmp_path / "p.json"), "--threshold", "0.2", "-o", str(tmp_path / "x")])  # fmt: skip
-    assert json.loads((tmp_path / "x_chi.json").read_text())["Parameters"] == {"threshold": 0.2, "correct": True}
+    assert json.loads((tmp_path / "x_chi.json").read_text())["Parameters"] == {
+        "threshold": 0.2, "correct": True, "criterion": "equalisation",
+    }  # fmt: skip
 
 
 def test_images_may_come_without_options_and_go_to_a_named_file(files, tmp_path):
@@ -310,3 +312,14 @@ def test_a_parameter_named_like_an_array_keeps_apart():
 def test_methods_of_a_stage_are_listed(capsys):
     assert main(["inversion"]) == 0
     assert "tkd" in capsys.readouterr().out
+
+
+def test_the_sidecar_tells_the_value_found_for_auto(files, tmp_path):
+    given = ["inversion", "tkd", "--local-field", files["field_file"], "--mask", files["mask_file"]]
+    assert main([*given, "--threshold", "auto", "-o", str(tmp_path / "found.nii.gz")]) == 0
+    sidecar = json.loads((tmp_path / "found.json").read_text())
+    assert sidecar["Parameters"]["threshold"] == "auto"
+    found = sidecar["AutomaticParameters"]["threshold"]
+    assert main([*given, "--threshold", str(found), "-o", str(tmp_path / "given.nii.gz")]) == 0
+    assert (tmp_path / "found.nii.gz").read_bytes() == (tmp_path / "given.nii.gz").read_bytes()
+    assert "AutomaticParameters" not in json.loads((tmp_path / "given.json").read_text())

@@ -105,6 +105,16 @@ def edge_mask(magnitude: np.ndarray | None, mask: np.ndarray, grid: Grid, fracti
     return edges
 
 
+def share_of_variation(chi: np.ndarray, edges: np.ndarray, domain: Domain) -> float:
+    """Total variation of ``chi`` (ppm) in the mask over that off the ``edges``.
+
+    A prior that sees the part off the edges alone costs as much as one that sees all if its weight is larger by this.
+    """
+    slopes = np.abs(gradient(chi, domain.grid)) * domain.mask
+    off = float((slopes * edges).sum(dtype=np.float64))
+    return float(slopes.sum(dtype=np.float64)) / off if off > 0 else 1.0
+
+
 def minimise(
     problem: Problem,
     *,

@@ -50,6 +50,8 @@ RANGE = (1e-5, 3e-3)
 EQUAL = -0.15
 #: Quick solutions: iterations and relative change.
 QUICK = (20, 1e-2)
+#: ADMM penalty of quick solutions over their weight, mm/ppm.
+TV_PENALTY = 100.0
 #: Values on trial for the criteria that need a curve.
 TRIALS = 9
 #: Values among which the others choose; a power of two and one.
@@ -102,7 +104,11 @@ class Trials:
 
 def steps(low: float, high: float) -> tuple[float, ...]:
     """:data:`VALUES` values from ``low`` to ``high``, equal ratios apart, three digits each."""
-    return tuple(float(f"{value:.3g}") for value in np.geomspace(low, high, VALUES))
+    return tuple(_three_digits(value) for value in np.geomspace(low, high, VALUES))
+
+
+def _three_digits(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def numbers(most: int, fewest: int) -> tuple[int, ...]:
@@ -128,22 +134,37 @@ def chosen(given: Any, criterion: str, trials: Trials, field_noise: np.ndarray |
 
 
 def weight_of(
-    weight: float | str, criterion: str, domain: Domain, field_noise: np.ndarray | None, penalty: float = 100.0
+    weight: float | str, criterion: str, domain: Domain, field_noise: np.ndarray | None, penalty: float = TV_PENALTY
 ) -> float:
     """``weight``, or the one that ``criterion`` finds with quick total variation if it is ``"auto"`` (ppm mm)."""
     return float(chosen(weight, criterion, of_total_variation(domain, penalty), field_noise))
 
 
 def of_total_variation(
-    domain: Domain, penalty: float = 100.0, *, parameter: str = "weight", power: float | None = None
+    domain: Domain,
+    penalty: float = TV_PENALTY,
+    *,
+    parameter: str = "weight",
+    value_of: Callable[[float], float] = float,
 ) -> Trials:
-    """Trials of the weight of a total-variation prior for a local field, or of ``power`` over such a weight."""
-    values = steps(*RANGE) if power is None else steps(power / RANGE[0], power / RANGE[1])
+    """Trials of the weight of a total-variation prior for a local field, or of what follows from it by ``value_of``."""
+    weights = {_three_digits(value_of(weight)): weight for weight in steps(*RANGE)}
 
     def solve(value: float) -> np.ndarray:
-        return np.asarray(total_variation(domain, value if power is None else power / value, penalty, *QUICK))
+        return np.asarray(total_variation(domain, weights[value], penalty, *QUICK))
 
-    return Trials(parameter, values, solve, domain)
+    return Trials(parameter, tuple(weights), solve, domain)
+
+
+def of_transfer(
+    parameter: str,
+    ends: tuple[float, float],
+    transfer: Callable[[float], np.ndarray],
+    domain: Domain,
+    equal: float,
+) -> Trials:
+    """Trials of a map that is the field after multiplication of its half spectrum with ``transfer`` of a value."""
+    return Trials(parameter, steps(*ends), lambda v: fourier.filtered(domain.field, transfer(v)), domain, equal)
 
 
 def _expected(trials: Trials, field_noise: np.ndarray | None) -> float:

@@ -136,7 +136,7 @@ def rts(
     """
     engine, domain = placed("local_field", local_field, mask, grid)
     shape = domain.grid.shape
-    trials = of_total_variation(domain, parameters.penalty, parameter="fidelity", power=POWER)
+    trials = of_total_variation(domain, parameters.penalty, parameter="fidelity", value_of=lambda w: POWER / w)
     fidelity = chosen(parameters.fidelity, parameters.criterion, trials, to_host(field_noise))
     dipole = domain.dipole()
     data = engine.forward(engine.send(domain.field))

@@ -19,10 +19,13 @@ digital head, 1.5 mm, 3 T, noise 0.9 ppb, NRMSE from the true total field 23 % a
 without :math:`h` 100 % at 30. For comparison total variation from the true *local* field has 25.7 %.
 
 Parameters
-    ``weight``: :math:`\lambda`. ``edges``: share of magnitude differences that are edges. ``csf_weight``: how strictly
-    the CSF of a ``csf_mask`` has one value, as in MEDI. ``reference_echo_time``: gives s; ``auto`` lets the strongest
-    field have 3 rad. ``tolerance``, ``iterations``: where the Gauss-Newton steps end. ``inner_tolerance``,
-    ``inner_iterations``: where the conjugate gradients in each end.
+    ``weight``: :math:`\lambda`. ``criterion``: how one of ``auto`` is found
+    (:mod:`~qsmxt.algorithms.inversion.regularisation`), from the local field of
+    :func:`~qsmxt.algorithms.inversion.tvtfi.tvtfi`, times the total variation of its map over that off the edges.
+    ``edges``: share of magnitude differences that are edges. ``csf_weight``: how strictly the CSF of a ``csf_mask`` has
+    one value, as in MEDI. ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad.
+    ``tolerance``, ``iterations``: where the Gauss-Newton steps end. ``inner_tolerance``, ``inner_iterations``: where
+    the conjugate gradients in each end.
 
 References
 ----------
@@ -39,8 +42,10 @@ from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import checked_mask, combined, masked
 from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.algorithms.inversion.background import without_harmonic
-from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise
+from qsmxt.algorithms.inversion.gauss_newton import Problem, add_csf, edge_mask, minimise, share_of_variation
 from qsmxt.algorithms.inversion.phase import phase_scale
+from qsmxt.algorithms.inversion.regularisation import CRITERIA
+from qsmxt.algorithms.inversion.tvtfi import weight_for_total_field
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -49,7 +54,10 @@ from qsmxt.registry.methods import Cost, Progress, method, parameter
 class TFIParameters:
     """Parameters of :func:`tfi`."""
 
-    weight: float = parameter(2e-4, unit="ppm mm", above=0, help="weight of the total variation; larger is smoother")
+    weight: float = parameter(
+        2e-4, unit="ppm mm", above=0, auto=True, help="weight of the total variation; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     outside: float = parameter(1.5, at_least=1, help="how much stronger sources outside the mask are expected to be")
     margin: float = parameter(30.0, unit="mm", at_least=0, help="width of the box around the mask")
     edges: float = parameter(0.3, at_least=0, below=1, help="share of magnitude differences that count as edges")
@@ -72,9 +80,7 @@ class TFIParameters:
     produces=("chi",),
     parameters=TFIParameters,
     references=("liu2017tfi",),
-    sentence=(
-        "Susceptibility was computed directly from the total field by total-field inversion (weight {weight:g})."
-    ),
+    sentence=("Susceptibility was computed directly from the total field by total-field inversion (weight {weight})."),
     cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=25),
     on_device=True,
 )
@@ -128,7 +134,8 @@ def tfi(
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
         NaN or Inf in the mask; if no voxel of the mask has six neighbours in it; if ``field_noise`` has no positive
-        value in the mask; if ``reference_echo_time`` is a number and ``field_strength`` is missing.
+        value in the mask; if ``reference_echo_time`` is a number and ``field_strength`` is missing; if the
+        criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -154,8 +161,12 @@ def tfi(
     weights *= domain.crop.extract(interior)
     edges = edge_mask(combined(magnitude, domain), domain.mask, domain.grid, parameters.edges)
     edges *= domain.mask
+    weight = weight_for_total_field(
+        parameters.weight, parameters.criterion, total_field, mask, grid, field_noise, fit_quality,
+        factor=lambda chi: share_of_variation(domain.crop.extract(chi), edges, domain),
+    )  # fmt: skip
     dipole = kernels.dipole(domain.grid, "greens")
-    problem = Problem(domain.grid, domain.field * scale, weights, dipole, edges, scale, parameters.weight)
+    problem = Problem(domain.grid, domain.field * scale, weights, dipole, edges, scale, weight)
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
     scaling = np.where(domain.mask, np.float32(1), np.float32(parameters.outside))
     chi = minimise(

@@ -24,8 +24,10 @@ scheme, which on a digital head (1.5 mm) had reached an NRMSE of 56 % after 1000
 is ``weight`` times rad per ppm.
 
 Parameters
-    ``margin``: room for sources around the mask. ``penalty``: :math:`\rho/\lambda` of the split of the prior, which
-    changes the speed, hardly the map. ``tolerance``, ``iterations``: where the iteration ends.
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`), from the
+    local field of :func:`~qsmxt.algorithms.inversion.tvtfi.tvtfi`. ``margin``: room for sources around the mask.
+    ``penalty``: :math:`\rho/\lambda` of the split of the prior, which changes the speed, hardly the map. ``tolerance``,
+    ``iterations``: where the iteration ends.
 
 References
 ----------
@@ -34,7 +36,7 @@ Langkammer et al. 2015 (doi:10.1016/j.neuroimage.2015.02.041).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,8 +44,10 @@ from qsmxt.algorithms import kernels
 from qsmxt.algorithms.domain import Domain, checked_mask
 from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.background import without_harmonic
+from qsmxt.algorithms.inversion.regularisation import CRITERIA
 from qsmxt.algorithms.inversion.second_order import second_order
 from qsmxt.algorithms.inversion.splitting import Splitting, SquaredData
+from qsmxt.algorithms.inversion.tvtfi import weight_for_total_field
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -55,7 +59,10 @@ FREE_DATA_PENALTY = 0.03
 class TGVParameters:
     """Parameters of :func:`tgv`."""
 
-    weight: float = parameter(1e-4, unit="ppm mm", above=0, help="weight of the first-order term; larger is smoother")
+    weight: float = parameter(
+        1e-4, unit="ppm mm", above=0, auto=True, help="weight of the first-order term; larger is smoother"
+    )
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
     curvature: float = parameter(5.0, unit="mm", above=0, help="weight of the second-order term over that of the first")
     margin: float = parameter(20.0, unit="mm", at_least=0, help="width of the box around the mask")
     penalty: float = parameter(
@@ -76,7 +83,7 @@ class TGVParameters:
     references=("langkammer2015",),
     sentence=(
         "Susceptibility was computed in one step from the total field with total generalised variation (weight "
-        "{weight:g}, curvature {curvature:g} mm)."
+        "{weight}, curvature {curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=182, seconds_per_megavoxel=12),
     on_device=True,
@@ -118,7 +125,7 @@ def tgv(
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the total field is complex or has
         NaN or Inf in the mask; if no voxel of the mask has six neighbours in it; if ``field_noise`` has no positive
-        value in the mask.
+        value in the mask; if the criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -133,6 +140,8 @@ def tgv(
     engine = engine_of(total_field)
     total_field, mask, field_noise = to_host_all(total_field, mask, field_noise)
     mask = checked_mask(mask, grid)
+    weight = weight_for_total_field(parameters.weight, parameters.criterion, total_field, mask, grid, field_noise)
+    parameters = replace(parameters, weight=weight)
     domain, interior = without_harmonic(total_field, mask, grid, 2 * parameters.margin)
     return solve(engine, domain, interior, domain.weights_or_mask(field_noise), parameters, progress)
 

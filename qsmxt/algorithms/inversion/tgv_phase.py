@@ -19,8 +19,8 @@ this Laplacian and vanishes on the rim of the mask is found by multigrid
 ``erosions`` takes layers off the mask, on which the phase often is noise; the map is zero there.
 
 Parameters
-    ``weight``, ``curvature``, ``margin``, ``penalty``, ``tolerance``, ``iterations``: those of
-    :mod:`~qsmxt.algorithms.inversion.tgv`.
+    ``weight``, ``criterion``, ``curvature``, ``margin``, ``penalty``, ``tolerance``, ``iterations``: those of
+    :mod:`~qsmxt.algorithms.inversion.tgv`; nothing tells the noise, which the criterion ``discrepancy`` would need.
 
 References
 ----------
@@ -29,7 +29,7 @@ Langkammer et al. 2015 (doi:10.1016/j.neuroimage.2015.02.041).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -41,6 +41,7 @@ from qsmxt.algorithms.domain import checked_mask
 from qsmxt.algorithms.engine import engine_of, to_host, to_host_all
 from qsmxt.algorithms.inversion.background import from_laplacian
 from qsmxt.algorithms.inversion.tgv import TGVParameters, solve
+from qsmxt.algorithms.inversion.tvtfi import weight_for_total_field
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -65,7 +66,7 @@ class TGVPhaseParameters(TGVParameters):
     references=("langkammer2015",),
     sentence=(
         "Susceptibility was computed in one step from the wrapped phase with total generalised variation (weight "
-        "{weight:g}, curvature {curvature:g} mm)."
+        "{weight}, curvature {curvature:g} mm)."
     ),
     cost=Cost(bytes_per_voxel=150, seconds_per_megavoxel=12),
     on_device=True,
@@ -112,7 +113,8 @@ def tgv_phase(
     ------
     InputError
         If a shape is not that of the grid and the echoes, the mask is empty, not of 0 and 1 or too thin for the
-        erosion, the phase has NaN or Inf in the mask, or echo times are equal or not above 0.
+        erosion, the phase has NaN or Inf in the mask, or echo times are equal or not above 0; if the
+        criterion is ``discrepancy``, for which nothing tells the noise.
 
     Examples
     --------
@@ -141,6 +143,10 @@ def tgv_phase(
     if inner.any():
         laplacian -= laplacian[inner].mean(dtype=np.float64)
     domain, interior = from_laplacian(laplacian, mask, grid, 2 * parameters.margin)
+    weight = weight_for_total_field(
+        parameters.weight, parameters.criterion, domain.crop.restore(domain.field), mask, grid, None
+    )
+    parameters = replace(parameters, weight=weight)
     return solve(engine, domain, interior, domain.weights_or_mask(None, magnitude), parameters, progress)
 
 

@@ -7,6 +7,9 @@ r"""Tikhonov regularisation in closed form.
 difference per mm (``penalised``), for which :math:`|\Gamma|^2` is the symbol of :math:`\nabla^T\nabla`. Larger
 ``weight`` :math:`\lambda` is smoother and has less contrast. The map is linear in the field.
 
+Parameters
+    ``criterion``: how a ``weight`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+
 References
 ----------
 Bilgic et al. 2014 (doi:10.1002/jmri.24365).
@@ -19,9 +22,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import kernels
-from qsmxt.algorithms.engine import placed
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import placed, to_host
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, chosen, of_transfer
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Weights between which the criteria look, and the log ratio of amplitudes near and far from the cone at which they
+#: count as equal: near the cone the penalty outweighs the field.
+WEIGHTS = (1e-4, 3e-1)
+EQUAL = -0.7
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,10 @@ class TikhonovParameters:
     """Parameters of :func:`tikhonov`."""
 
     weight: float = parameter(
-        3e-3, above=0, help="weight of the penalty (mm^2 if the gradient is penalised); larger is smoother"
+        3e-3, above=0, auto=True, help="weight of the penalty (mm^2 if the gradient is penalised); larger is smoother"
     )
     penalised: str = parameter("identity", choices=("identity", "gradient"), help="what is kept small")
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a weight of auto is found")
 
 
 @method(
@@ -39,11 +50,12 @@ class TikhonovParameters:
     key="tikhonov",
     title="Closed-form Tikhonov regularisation",
     consumes=("local_field", "mask"),
+    optional=("field_noise",),
     produces=("chi",),
     parameters=TikhonovParameters,
     references=("bilgic2014l2",),
     sentence=(
-        "Susceptibility was computed by closed-form Tikhonov regularisation of the {penalised} (weight {weight:g})."
+        "Susceptibility was computed by closed-form Tikhonov regularisation of the {penalised} (weight {weight})."
     ),
     cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.05),
     linear=True,
@@ -56,6 +68,7 @@ def tikhonov(
     parameters: TikhonovParameters = TikhonovParameters(),
     *,
     progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) with a quadratic penalty; see the module.
 
@@ -71,6 +84,8 @@ def tikhonov(
         See :class:`TikhonovParameters`.
     progress
         Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; only the criterion ``discrepancy`` uses it.
 
     Returns
     -------
@@ -81,7 +96,7 @@ def tikhonov(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
-        NaN or Inf in the mask.
+        NaN or Inf in the mask; if the criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -94,13 +109,18 @@ def tikhonov(
     30
     """
     engine, domain = placed("local_field", local_field, mask, grid)
-    dipole = domain.dipole()
-    weight = np.float32(parameters.weight)
-    penalty = kernels.negative_laplacian(domain.grid) * weight if parameters.penalised == "gradient" else weight
-    denominator = dipole * dipole + penalty
-    denominator[0, 0, 0] = 1
-    transfer = np.divide(dipole, denominator, out=denominator)
-    chi = engine.filtered(engine.send(domain.field), engine.send(transfer))
+    trials = of_transfer("weight", WEIGHTS, lambda w: _transfer(domain, w, parameters.penalised), domain, EQUAL)
+    weight = chosen(parameters.weight, parameters.criterion, trials, to_host(field_noise))
+    chi = engine.filtered(engine.send(domain.field), engine.send(_transfer(domain, weight, parameters.penalised)))
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
+
+
+def _transfer(domain: Domain, weight: float, penalised: str) -> np.ndarray:
+    """Half spectrum by which that of the field is multiplied."""
+    dipole, factor = domain.dipole(), np.float32(weight)
+    penalty = kernels.negative_laplacian(domain.grid) * factor if penalised == "gradient" else factor
+    denominator = dipole * dipole + penalty
+    denominator[0, 0, 0] = 1
+    return np.divide(dipole, denominator, out=denominator)

@@ -10,6 +10,9 @@ linear in the field, and one pair of Fourier transforms makes it.
 
 The sign at :math:`D = 0` is taken as positive; at the origin of k-space the map is set to zero.
 
+Parameters
+    ``criterion``: how a ``threshold`` of ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+
 References
 ----------
 Shmueli et al. 2009 (doi:10.1002/mrm.22135); correction: Schweser et al. 2013 (doi:10.1002/mrm.24405).
@@ -22,9 +25,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms import fourier
-from qsmxt.algorithms.engine import placed
+from qsmxt.algorithms.domain import Domain
+from qsmxt.algorithms.engine import placed, to_host
+from qsmxt.algorithms.inversion.regularisation import CRITERIA, chosen, of_transfer
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
+
+#: Thresholds between which the criteria look, and the log ratio of amplitudes near and far from the cone at which they
+#: count as equal: what is limited keeps a part of its amplitude only.
+THRESHOLDS = (0.02, 0.5)
+EQUAL = -0.7
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,10 @@ class TKDParameters:
     """Parameters of :func:`tkd`."""
 
     threshold: float = parameter(
-        0.15, above=0, below=2 / 3, help="dipole value below which division is limited; larger is smoother"
+        0.15, above=0, below=2 / 3, auto=True, help="dipole value below which division is limited; larger is smoother"
     )
     correct: bool = parameter(False, help="divide by the amplitude of the point spread function")
+    criterion: str = parameter("equalisation", choices=CRITERIA, help="how a threshold of auto is found")
 
 
 @method(
@@ -42,10 +53,11 @@ class TKDParameters:
     key="tkd",
     title="Thresholded k-space division",
     consumes=("local_field", "mask"),
+    optional=("field_noise",),
     produces=("chi",),
     parameters=TKDParameters,
     references=("shmueli2009",),
-    sentence="Susceptibility was computed by thresholded k-space division (threshold {threshold:g}).",
+    sentence="Susceptibility was computed by thresholded k-space division (threshold {threshold}).",
     cost=Cost(bytes_per_voxel=20, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
@@ -57,6 +69,7 @@ def tkd(
     parameters: TKDParameters = TKDParameters(),
     *,
     progress: Progress | None = None,
+    field_noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Susceptibility (ppm) from the local field (ppm) by limited division; see the module.
 
@@ -72,6 +85,8 @@ def tkd(
         See :class:`TKDParameters`.
     progress
         Called with the part of the work that is done, from 0 to 1.
+    field_noise
+        Standard deviation of the field, ppm, float32 ``(x, y, z)``; only the criterion ``discrepancy`` uses it.
 
     Returns
     -------
@@ -82,7 +97,7 @@ def tkd(
     ------
     InputError
         If a shape is not that of the grid, the mask is empty or not of 0 and 1, or the local field is complex or has
-        NaN or Inf in the mask.
+        NaN or Inf in the mask; if the criterion ``discrepancy`` is chosen without ``field_noise``.
 
     Examples
     --------
@@ -95,14 +110,21 @@ def tkd(
     31
     """
     engine, domain = placed("local_field", local_field, mask, grid)
+    trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t, parameters.correct), domain, EQUAL)
+    threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
+    chi = engine.filtered(engine.send(domain.field), engine.send(_transfer(domain, threshold, parameters.correct)))
+    if progress:
+        progress(1.0)
+    return engine.finish(domain, chi)
+
+
+def _transfer(domain: Domain, threshold: float, correct: bool) -> np.ndarray:
+    """Half spectrum by which that of the field is multiplied."""
     dipole = domain.dipole()
-    limited = np.copysign(np.maximum(np.abs(dipole), np.float32(parameters.threshold)), dipole)
-    if parameters.correct:
+    limited = np.copysign(np.maximum(np.abs(dipole), np.float32(threshold)), dipole)
+    if correct:
         weights = np.broadcast_to(fourier.spectrum_weights(domain.grid), dipole.shape)
         limited *= np.float32(np.average(dipole / limited, weights=weights))
     np.divide(1, limited, out=limited)
     limited[0, 0, 0] = 0
-    chi = engine.filtered(engine.send(domain.field), engine.send(limited))
-    if progress:
-        progress(1.0)
-    return engine.finish(domain, chi)
+    return limited
