@@ -20,7 +20,8 @@ def test_later_layers_win_value_by_value(tmp_path):
         tmp_path / "a.toml", '[inversion]\nmethod = "tkd"\n[inversion.tkd]\nthreshold = 0.1\ncorrect = false\n'
     )
     settings = config.load("body", file, {"inversion": {"tkd": {"threshold": 0.2}}})
-    assert settings.stage("inversion").complete("inversion") == {"threshold": 0.2, "correct": False}
+    complete = settings.stage("inversion").complete("inversion")
+    assert (complete["threshold"], complete["correct"]) == (0.2, False)
     assert settings.masking.human_brain is False, "of the preset"
     default = config.load()
     assert settings.stage("unwrapping") == default.stage("unwrapping"), "of the default preset"

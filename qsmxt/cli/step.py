@@ -12,8 +12,8 @@ Several echoes are one file with the echoes on its fourth axis, or a file each (
 
 If the output is called like an image, the first array that the method makes is written there, several volumes on the
 fourth axis, and the others beside it as ``OUTPUT_<array>``. If not, every array is ``OUTPUT_<array>.nii.gz``, several
-volumes a file each. Beside every image is a JSON sidecar with unit, method, all its parameters and the version; that of
-a referenced map states the offset that was subtracted.
+volumes a file each. Beside every image is a JSON sidecar with unit, method, all its parameters, the values found for
+those of ``auto`` and the version; that of a referenced map states the offset that was subtracted.
 
 ``--params`` takes files of parameters, and files that describe an acquisition by ``TE`` (s), ``B0`` (T), ``B0_dir``
 (voxel axes) and ``voxel_size`` (mm), as QSM-CI has them.
@@ -167,8 +167,9 @@ def _add_array(parser: Parser, group: Any, artifact: Artifact) -> None:
 def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     """Load, run, save; returns the images written."""
     from qsmxt.algorithms import parallel
+    from qsmxt.bids.atomic import plain
     from qsmxt.bids.outputs import susceptibility_reference
-    from qsmxt.registry.methods import lookup
+    from qsmxt.registry.methods import automatic_values, lookup
 
     stated = read_stated(options.params, [declared.name for declared in method.declarations])
     if stated.ignored:
@@ -177,8 +178,11 @@ def run(method: CataloguedMethod, options: argparse.Namespace) -> list[Path]:
     arrays, affine = load_arrays(_given(method, options, stated), method.name)
     grid = _grid(arrays, affine, options.b0_direction or stated.b0_direction, stated.voxel_size)
     parallel.set_thread_count(options.num_threads)
-    made = lookup(method.stage, method.key).run(arrays, grid, parameters)
+    with automatic_values() as found:
+        made = lookup(method.stage, method.key).run(arrays, grid, parameters)
     sidecar = {"Method": method.name, "Parameters": parameters, "QSMxTVersion": __version__}
+    if found:
+        sidecar["AutomaticParameters"] = plain(found)
     if "reference_offset" in made:
         sidecar |= susceptibility_reference(method, parameters, float(made["reference_offset"]))
     return _save(made, options.output, affine, sidecar)

@@ -105,7 +105,7 @@ def test_bosh_accepts_it() -> None:
 def test_an_invocation_of_a_platform_is_understood(tmp_path: Path) -> None:
     words = simulate(
         {"bids_dir": "in", "output_dir": "out dir", "analysis_level": ["participant", "group"], "swi": True,
-         "participant_label": ["01", "02"], "inversion": "tkd", "inversion_tkd_threshold": 0.2, "phase_sign": "-",
+         "participant_label": ["01", "02"], "inversion": "rts", "inversion_rts_threshold": 0.2, "phase_sign": "-",
          "mask": ["magnitude:first,bet", "phase-quality,otsu"]}, tmp_path,
     )  # fmt: skip
     namespace = build_parser().parse_intermixed_args(words)
@@ -114,7 +114,7 @@ def test_an_invocation_of_a_platform_is_understood(tmp_path: Path) -> None:
     assert namespace.participant_label == ["01", "02"]
     assert namespace.flags == {
         "outputs": {"swi": True},
-        "inversion": {"method": "tkd", "tkd": {"threshold": 0.2}},
+        "inversion": {"method": "rts", "rts": {"threshold": 0.2}},
         "acquisition": {"phase_sign": "-"},
         "masking": {"sections": ("magnitude:first,bet", "phase-quality,otsu")},
     }
@@ -129,9 +129,9 @@ def test_all_inputs_at_once_are_understood(stored: dict[str, Any], tmp_path: Pat
 
 
 def test_a_value_outside_the_bounds_is_refused_by_bosh(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="inversion_tkd_threshold"):
+    with pytest.raises(AssertionError, match="inversion_rts_threshold"):
         simulate(
-            {"bids_dir": "in", "output_dir": "out", "analysis_level": ["participant"], "inversion_tkd_threshold": 0.9},
+            {"bids_dir": "in", "output_dir": "out", "analysis_level": ["participant"], "inversion_rts_threshold": 0.9},
             tmp_path,
         )
 

@@ -143,7 +143,7 @@ def test_a_missing_maker_is_named(planned):
 def test_every_parameter_is_spelled_out_in_the_plan():
     settings = config.load(flags={"inversion": {"method": "tkd", "tkd": {"threshold": 0.11}}})
     (step,) = (step for step in plan_unit(unit(), settings).steps() if step.name == "inversion.tkd")
-    assert step.parameters == {"threshold": 0.11, "correct": False}
+    assert step.parameters == {"threshold": 0.11, "correct": False, "criterion": "equalisation"}
 
 
 def test_memory_follows_the_dearest_step():

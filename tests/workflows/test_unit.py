@@ -55,7 +55,9 @@ def test_every_node_knows_all_that_determines_its_result(units):
     load, chi = workflow.get_node("load"), workflow.get_node("chi")
     assert json.loads(load.inputs.reading)["phase_sign"] == "-"
     steps = {step["method"]: step["parameters"] for step in json.loads(chi.inputs.plan)["steps"]}
-    assert steps["inversion.tkd"] == {"threshold": 0.15, "correct": False}, "defaults are spelled out"
+    assert steps["inversion.tkd"] == {"threshold": 0.15, "correct": False, "criterion": "equalisation"}, (
+        "defaults are spelled out"
+    )
     assert all(node.inputs.code == "code" for node in (load, chi))
 
 
