@@ -34,6 +34,7 @@ FLOOR = 1e-5
 #: Parameters of methods whose iterations amplify the rounding of a processor beyond the tolerance: fewer of them.
 FEWER: dict[str, dict[str, object]] = {
     "background.pdf": {"iterations": 6},
+    "background.harperella": {"iterations": 6},
     "background.iharperella": {"iterations": 6},
     "background.msmv": {"initial": "lbv"},
 }
