@@ -48,6 +48,12 @@ def check_echoes(name: str, array: np.ndarray, grid: Grid, times: np.ndarray) ->
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
+def check_signal(name: str, echoes: np.ndarray, mask: np.ndarray) -> None:
+    """:class:`InputError` if no value of ``echoes`` ``(echo, x, y, z)`` is above zero in the mask."""
+    if not any(np.any(echo, where=mask) for echo in echoes):
+        raise InputError(f"{name}: expected positive values in the mask, found none; check the magnitude images")
+
+
 def check_field_strength(field_strength: float) -> float:
     """The field strength in T; :class:`InputError` unless it is positive and at most 30 T."""
     value = float(field_strength)

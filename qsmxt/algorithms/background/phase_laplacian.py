@@ -36,7 +36,7 @@ from qsmxt.algorithms.background.region import EMPTY_INTERIOR
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
 from qsmxt.algorithms.domain import checked_mask, masked
-from qsmxt.algorithms.echoes import check_field_strength, check_times
+from qsmxt.algorithms.echoes import check_field_strength, check_signal, check_times
 from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.constants import rad_per_ppm
 from qsmxt.errors import InputError
@@ -105,6 +105,7 @@ class PhaseLaplacian:
         sizes = inside.astype(np.float32)[None]
         if magnitude is not None:
             sizes = np.stack([masked("magnitude", echo, mask, crop) for echo in magnitude])
+            check_signal("magnitude", sizes, inside)
         laplacian = np.zeros(inside.shape, dtype=np.float32)
         gradient = np.empty(inside.shape, dtype=np.float32)
         steep = np.zeros(inside.shape, dtype=np.uint8)

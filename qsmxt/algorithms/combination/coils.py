@@ -85,6 +85,8 @@ def combine(
     power: np.ndarray = np.zeros(shape, dtype=np.float32)
     for c in range(len(phase)):
         parallel.run(_add_product, shape[0], phase[c], magnitude[c], products, power)
+    if not power.any():
+        raise InputError("coil_magnitude: expected positive values, found none; check the magnitude images")
     if mask is None:
         mask = signal_mask(np.sqrt(power), grid)
     grid.check("mask", mask)

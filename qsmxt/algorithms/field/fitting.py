@@ -40,7 +40,7 @@ from qsmxt.algorithms.angles import HALF, TURN, TWO_PI, sine
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import box_of
 from qsmxt.algorithms.dephasing import gradient_coherence
-from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_signal, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.signal import SAMPLE, chi_squared_median, noise_level
 from qsmxt.constants import rad_per_ppm
@@ -124,6 +124,7 @@ class Echoes:
         strength = check_echoes("magnitude", magnitude, grid, times)
         noise = noise_level(strength) if len(times) <= unknowns else None
         usable = usable_voxels([phase, strength], grid, mask)
+        check_signal("magnitude", strength, usable)
         box = box_of(usable)
         inside = np.ascontiguousarray(usable[box]).view(np.uint8)
         cropped = [_copy_inside(volumes, box, inside) for volumes in (phase, strength)]

@@ -38,7 +38,7 @@ import numpy as np
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import box_of
-from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_times, usable_voxels
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_signal, check_times, usable_voxels
 from qsmxt.algorithms.exponential import decay
 from qsmxt.algorithms.rows import span
 from qsmxt.algorithms.signal import SAMPLE, chi_squared_median, noise_level
@@ -115,6 +115,7 @@ class Decay:
         times = check_times(echo_times, at_least=at_least, remedy=remedy)
         strength = check_echoes("magnitude", magnitude, grid, times)
         usable = usable_voxels([strength], grid, mask)
+        check_signal("magnitude", strength, usable)
         factors = np.empty((len(times), 0, 0, 0), dtype=np.float32)
         if parameters.field_gradient != "none":
             if total_field is None or field_strength is None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmxt.algorithms.domain import checked_mask
-from qsmxt.algorithms.echoes import check_echoes, check_field_strength
+from qsmxt.algorithms.echoes import check_echoes, check_field_strength, check_signal
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import parameter
@@ -81,6 +81,7 @@ def checked_echoes(magnitude: np.ndarray, times: np.ndarray, mask: np.ndarray, g
     signal = check_echoes("magnitude", magnitude, grid, times)
     if not np.isfinite(signal[:, mask]).all():
         raise InputError("magnitude: expected finite values in the mask, found NaN or Inf; mask them out")
+    check_signal("magnitude", signal, np.asarray(mask, dtype=bool))
     return signal
 
 

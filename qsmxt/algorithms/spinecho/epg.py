@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.echoes import check_echoes, check_times, usable_voxels
+from qsmxt.algorithms.echoes import check_echoes, check_signal, check_times, usable_voxels
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -124,6 +124,7 @@ def epg(
     spacing = check_spacing(times)
     signal = check_echoes("spin_echo_magnitude", spin_echo_magnitude, grid, times)
     usable = usable_voxels([signal], grid, mask)
+    check_signal("spin_echo_magnitude", signal, usable)
     first = signal[0][usable]
     usable[usable] = first > NO_SIGNAL * np.quantile(first, 0.99)
     rates = np.geomspace(*RATES, RATE_COUNT)
