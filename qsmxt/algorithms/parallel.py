@@ -56,15 +56,28 @@ def slabs(length: int, count: int = SLABS) -> list[tuple[int, int]]:
     return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
-def run(kernel: Callable[..., Any], length: int, *arguments: Any) -> list[Any]:
-    """Call ``kernel(start, stop, *arguments)`` on every slab of ``range(length)``; results in slab order."""
+def run(
+    kernel: Callable[..., Any], length: int, *arguments: Any, progress: Callable[[float], None] | None = None
+) -> list[Any]:
+    """Call ``kernel(start, stop, *arguments)`` on every slab of ``range(length)``; results in slab order.
+
+    ``progress`` is called with the part of the slabs that is done.
+    """
     pieces = slabs(length)
     threads = min(thread_count(), len(pieces))
     if threads <= 1:
-        return [kernel(start, stop, *arguments) for start, stop in pieces]
-    pool = _executor(threads)
-    tasks = [pool.submit(kernel, start, stop, *arguments) for start, stop in pieces]
-    return [task.result() for task in tasks]
+        results = (kernel(start, stop, *arguments) for start, stop in pieces)
+    else:
+        pool = _executor(threads)
+        tasks = [pool.submit(kernel, start, stop, *arguments) for start, stop in pieces]
+        results = (task.result() for task in tasks)
+    if progress is None:
+        return list(results)
+    made = []
+    for result in results:
+        made.append(result)
+        progress(len(made) / len(pieces))
+    return made
 
 
 def total(kernel: Callable[..., Any], length: int, *arguments: Any) -> Any:

@@ -110,7 +110,15 @@ def lsmr(
     return Solution(x, rotations.count, rotations.ratio)
 
 
-def lsmr_of_data(gram: Operator, right: Any, *, tolerance: float, iterations: int, engine: Engine = HOST) -> Solution:
+def lsmr_of_data(
+    gram: Operator,
+    right: Any,
+    *,
+    tolerance: float,
+    iterations: int,
+    engine: Engine = HOST,
+    progress: Progress | None = None,
+) -> Solution:
     r"""What :func:`lsmr` finds, as :math:`A^T x` with ``x`` in the space of the data.
 
     With :math:`G = AA^T`, :math:`v_k = A^T t_k` and :math:`q_k = A v_k`,
@@ -124,7 +132,7 @@ def lsmr_of_data(gram: Operator, right: Any, *, tolerance: float, iterations: in
     ----------
     gram
         Product with :math:`AA^T`; must return a new array.
-    right, tolerance, iterations, engine
+    right, tolerance, iterations, engine, progress
         As for :func:`lsmr`.
 
     >>> a = np.array([[1, 1, 0], [0, 2, 1]], np.float32)
@@ -144,6 +152,8 @@ def lsmr_of_data(gram: Operator, right: Any, *, tolerance: float, iterations: in
         beta = engine.blend(u, -alpha, q, 1.0)
         alpha = _to_data(engine, gram, u, t, q, beta, beta)
         engine.advance(rotations.step(alpha, beta), t, h, hbar, x)
+        if progress:
+            progress(rotations.count / iterations)
         if rotations.done(tolerance):
             break
     return Solution(x, rotations.count, rotations.ratio)
@@ -162,7 +172,14 @@ def _to_data(engine: Engine, gram: Operator, u: Any, t: Any, q: Any, size: float
 
 
 def lsmr_of_normal(
-    normal: Operator, right: Any, size: float, *, tolerance: float, iterations: int, engine: Engine = HOST
+    normal: Operator,
+    right: Any,
+    size: float,
+    *,
+    tolerance: float,
+    iterations: int,
+    engine: Engine = HOST,
+    progress: Progress | None = None,
 ) -> Solution:
     r"""What :func:`lsmr` finds, from :math:`A^T b` and the norm of :math:`b`.
 
@@ -177,7 +194,7 @@ def lsmr_of_normal(
         Product with :math:`A^TA`; must return a new array.
     right, size
         :math:`A^T b` and :math:`\|b\|`.
-    tolerance, iterations, engine
+    tolerance, iterations, engine, progress
         As for :func:`lsmr`.
 
     >>> a, b = np.diag([1.0, 2.0, 4.0]).astype(np.float32), np.array([1, 2, 4], np.float32)
@@ -202,6 +219,8 @@ def lsmr_of_normal(
         if alpha > 0:
             engine.scaled(v, 1 / alpha)
         engine.advance(rotations.step(alpha, beta), v, h, hbar, x)
+        if progress:
+            progress(rotations.count / iterations)
         if rotations.done(tolerance):
             break
     return Solution(x, rotations.count, rotations.ratio)

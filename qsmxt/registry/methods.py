@@ -33,10 +33,20 @@ from qsmxt.registry.stages import stage_keys
 
 Progress = Callable[[float], None]
 
+
 _METADATA_KEY = "qsmxt"
 
 #: Status of a method beside which every other one of its stage is shown.
 BASELINE = "baseline"
+
+
+def portion(progress: Progress | None, start: float, share: float) -> Progress | None:
+    """What a part of the work calls, which begins at ``start`` and is ``share`` of the whole.
+
+    >>> portion(print, 0.5, 0.25)(1.0)
+    0.75
+    """
+    return None if progress is None else lambda part: progress(start + share * part)
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,8 @@ class Method:
     ) -> dict[str, Any]:
         """Call the method with arrays by name; returns its products by name.
 
-        ``parameters`` may be the dataclass, a mapping, or ``None`` for the defaults.
+        ``parameters`` may be the dataclass, a mapping, or ``None`` for the defaults. ``progress`` is called with the
+        part of the work that is done, last with 1, be it that an iteration ended early or that the method says nothing.
         """
         missing = [name for name in self.consumes if arrays.get(name) is None]
         if missing:
@@ -219,7 +230,16 @@ class Method:
         if parameters is None or isinstance(parameters, Mapping):
             parameters = self.configure(parameters)
         extras = {name: arrays[name] for name in self.optional if arrays.get(name) is not None}
-        result = self.function(*(arrays[name] for name in self.consumes), grid, parameters, progress=progress, **extras)
+        told = [0.0]
+
+        def tell(part: float) -> None:
+            told[0] = part
+            progress(part)  # type: ignore[misc]
+
+        listener = None if progress is None else tell
+        result = self.function(*(arrays[name] for name in self.consumes), grid, parameters, progress=listener, **extras)
+        if progress is not None and told[0] < 1:
+            progress(1.0)
         if len(self.produces) == 1:
             result = (result,)
         return dict(zip(self.produces, result, strict=True))

@@ -47,6 +47,9 @@ class TVPDFParameters:
         1e-4, unit="ppm mm", above=0, help="weight of the total variation of the sources inside the mask"
     )
     iterations: int = parameter(22, at_least=1, help="iterations; more also fit noise")
+    tolerance: float = parameter(
+        0.0, at_least=0, help="relative change of the sources at which iteration stops; 0: after all iterations"
+    )
     margin: float = parameter(
         8.0, unit="mm", at_least=0, help="width of the shell around the mask in which background sources may lie"
     )
@@ -128,7 +131,12 @@ def tvpdf(
     from qsmxt.algorithms.inversion.tvtfi import TVTFIParameters, tvtfi
 
     engine, mask = engine_of(total_field), checked_mask(to_host(mask), grid)
-    settings = TVTFIParameters(weight=parameters.weight, iterations=parameters.iterations, margin=parameters.margin)
+    settings = TVTFIParameters(
+        weight=parameters.weight,
+        iterations=parameters.iterations,
+        tolerance=parameters.tolerance,
+        margin=parameters.margin,
+    )
     chi, local = tvtfi(
         total_field, mask, grid, settings, progress=progress, field_noise=field_noise, fit_quality=fit_quality
     )

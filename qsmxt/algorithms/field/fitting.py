@@ -210,6 +210,7 @@ def fit_given_offset(
     offset: np.ndarray | None = None,
     in_time: bool = False,
     iterations: int = 0,
+    tolerance: float = 0.0,
     exponents: tuple[float, float] = (2.0, 2.0),
     slope: np.ndarray | None = None,
 ) -> Fit:
@@ -225,6 +226,8 @@ def fit_given_offset(
         Shift every echo by the multiple of :math:`2\pi` that the fit of the echoes before it predicts.
     iterations
         Gauss-Newton steps for the complex signal after the linear fit.
+    tolerance
+        Change of the frequencies of a row, relative to their norm, at which its steps end.
     exponents
         The weights of the values :math:`\varphi_e / T_e` are :math:`M_e^a T_e^b` with these a, b; (2, 2) is least
         squares. The misfit is always that of the least-squares solution.
@@ -243,6 +246,7 @@ def fit_given_offset(
         echoes.times.astype(np.float32),
         in_time,
         iterations,
+        np.float32(tolerance),
         np.float32(exponents[0]),
         np.float32(exponents[1]),
         nothing if slope is None else slope,
@@ -254,8 +258,11 @@ def fit_given_offset(
     return fit
 
 
-def fit_with_offset(echoes: Echoes, *, iterations: int = 0) -> tuple[Fit, np.ndarray]:
-    """Fit frequency and offset per voxel; returns the fit and the offset (rad, float32, on the box)."""
+def fit_with_offset(echoes: Echoes, *, iterations: int = 0, tolerance: float = 0.0) -> tuple[Fit, np.ndarray]:
+    """Fit frequency and offset per voxel; returns the fit and the offset (rad, float32, on the box).
+
+    ``iterations`` and ``tolerance`` are those of :func:`fit_given_offset`.
+    """
     fit = Fit.empty(echoes.usable.shape)
     offset = np.zeros(echoes.usable.shape, dtype=np.float32)
     parallel.run(
@@ -265,6 +272,7 @@ def fit_with_offset(echoes: Echoes, *, iterations: int = 0) -> tuple[Fit, np.nda
         echoes.magnitude,
         echoes.times.astype(np.float32),
         iterations,
+        np.float32(tolerance),
         fit.frequency,
         fit.precision,
         fit.misfit,
@@ -300,6 +308,17 @@ def _finish_row(phase, weights, offset, times, x, y, frequency, misfit, signal, 
 
 
 @kernel
+def _settled(frequency, numerator, denominator, tolerance):
+    """Whether the last steps of a row, numerator over denominator, were small against its frequencies."""
+    moved, size = 0.0, 0.0
+    for z in range(frequency.size):
+        step = numerator[z] / denominator[z]
+        moved += step * step
+        size += frequency[z] * frequency[z]
+    return moved <= tolerance * tolerance * size
+
+
+@kernel
 def _echo_weights(magnitude, slope, time, out):
     """Squared magnitude of a row, less where the spins of a voxel have spread until ``time``; no slope: no loss."""
     for z in range(out.size):
@@ -312,7 +331,7 @@ def _echo_weights(magnitude, slope, time, out):
 
 @kernel
 def _fit_one(
-    start, stop, phase, magnitude, offset, times, in_time, iterations, a, b, slope,
+    start, stop, phase, magnitude, offset, times, in_time, iterations, tolerance, a, b, slope,
     frequency, precision, misfit, signal,
 ):  # fmt: skip
     count, _, ny, nz = phase.shape
@@ -353,6 +372,8 @@ def _fit_one(
                         numerator[z] += square[z] * t * sine(residual[z])
                 for z in range(nz):
                     omega[z] += numerator[z] / denominator[z]
+                if tolerance > 0 and _settled(omega, numerator, denominator, tolerance):
+                    break
             full = precision[x, y]
             full[:] = tiny
             for e in range(count):
@@ -377,7 +398,7 @@ def _fit_one(
 
 
 @kernel
-def _fit_two(start, stop, phase, magnitude, times, iterations, frequency, precision, misfit, signal, offset):
+def _fit_two(start, stop, phase, magnitude, times, iterations, tolerance, frequency, precision, misfit, signal, offset):
     count, _, ny, nz = phase.shape
     sums = np.empty((5, nz), dtype=np.float32)
     weights = np.empty((count, nz), dtype=np.float32)
@@ -423,6 +444,8 @@ def _fit_two(start, stop, phase, magnitude, times, iterations, frequency, precis
                     step = along[z] / spread[z]
                     omega[z] += step
                     zero[z] += across[z] / weight[z] - step * mean[z]
+                if tolerance > 0 and n >= 2 and _settled(omega, along, spread, tolerance):
+                    break
             for z in range(nz):
                 precision[x, y, z] = spread[z]
             for e in range(count):

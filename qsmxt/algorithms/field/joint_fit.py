@@ -75,7 +75,12 @@ class JointFitParameters:
         choices=("auto", "on", "off"),
         help="correct the difference between odd and even echoes (3 or more echoes)",
     )
-    iterations: int = parameter(3, at_least=1, at_most=100, help="Gauss-Newton steps")
+    iterations: int = parameter(3, at_least=1, at_most=100, help="most Gauss-Newton steps")
+    tolerance: float = parameter(
+        0.0,
+        at_least=0,
+        help="relative change of the field in a row of voxels at which its steps end; 0: after all steps",
+    )
 
 
 @method(
@@ -170,7 +175,14 @@ def joint_fit(
         _remove_bipolar(echoes, offset, parameters)
         slope = squared_slope(echoes.phase[0], echoes.usable, 1 / echoes.times[0])
         tell(0.8)
-    fit = fit_given_offset(echoes, offset=offset, in_time=True, iterations=parameters.iterations, slope=slope)
+    fit = fit_given_offset(
+        echoes,
+        offset=offset,
+        in_time=True,
+        slope=slope,
+        iterations=parameters.iterations,
+        tolerance=parameters.tolerance,
+    )
     del offset, slope
     tell(1.0)
     return echoes.maps(fit, 1)

@@ -42,7 +42,12 @@ class NonlinearFitParameters:
         choices=("fitted", "removed"),
         help="estimate the phase offset in every voxel, or rely on its removal (about half the noise)",
     )
-    iterations: int = parameter(4, at_least=1, at_most=100, help="Gauss-Newton steps after the linear fit")
+    iterations: int = parameter(4, at_least=1, at_most=100, help="most Gauss-Newton steps after the linear fit")
+    tolerance: float = parameter(
+        0.0,
+        at_least=0,
+        help="relative change of the field in a row of voxels at which its steps end; 0: after all steps",
+    )
 
 
 @method(
@@ -129,9 +134,9 @@ def nonlinear_fit(
         remedy=_REMEDY,
     )
     if unknowns == 2:
-        fit, _ = fit_with_offset(echoes, iterations=parameters.iterations)
+        fit, _ = fit_with_offset(echoes, iterations=parameters.iterations, tolerance=parameters.tolerance)
     else:
-        fit = fit_given_offset(echoes, iterations=parameters.iterations)
+        fit = fit_given_offset(echoes, iterations=parameters.iterations, tolerance=parameters.tolerance)
     if progress:
         progress(1.0)
     return echoes.maps(fit, unknowns)

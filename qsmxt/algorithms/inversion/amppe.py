@@ -41,7 +41,7 @@ from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked
 from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, Splitting, SquaredData
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Cost, Progress, method, parameter
+from qsmxt.registry.methods import Cost, Progress, method, parameter, portion
 
 #: Shifts over which the wavelet shrinkage is averaged.
 SHIFTS = ((0, 0, 0), (1, 1, 1), (2, 2, 2), (5, 5, 5))
@@ -56,7 +56,10 @@ class AMPPEParameters:
 
     levels: int = parameter(3, at_least=1, at_most=5, help="levels of the wavelet decomposition")
     rounds: int = parameter(4, at_least=1, help="how often the parameters of prior and noise are estimated")
-    iterations: int = parameter(12, at_least=1, help="iterations for the map in a round")
+    iterations: int = parameter(12, at_least=1, help="most iterations for the map in a round")
+    tolerance: float = parameter(
+        0.0, at_least=0, help="relative change of the map at which a round ends; 0: after all iterations"
+    )
     start_weight: float = parameter(
         3e-3, above=0, help="Tikhonov weight of the map from which the first estimates come"
     )
@@ -147,9 +150,8 @@ def amppe(
         data.reweight(weights)
         scales = prior.sizes(chi)
         prior.limits = [noise.variance * filled / (max(s, 1e-12) * parameters.penalty) for s in scales]
-        chi = solver.iterate(data, parameters.iterations, 0)
-        if progress:
-            progress((number + 1) / parameters.rounds)
+        told = portion(progress, number / parameters.rounds, 1 / parameters.rounds)
+        chi = solver.iterate(data, parameters.iterations, parameters.tolerance, told)
     return engine.finish(domain, chi)
 
 

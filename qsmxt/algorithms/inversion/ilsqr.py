@@ -45,7 +45,7 @@ from qsmxt.algorithms.inversion.regularisation import CRITERIA, Trials, chosen, 
 from qsmxt.algorithms.quantiles import quantiles
 from qsmxt.algorithms.solvers import lsmr_of_data, lsmr_of_normal
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Cost, Progress, method, parameter
+from qsmxt.registry.methods import Cost, Progress, method, parameter, portion
 
 #: Radius of the spherical mean (mm) and threshold of the division in the quick estimate.
 QUICK_RADIUS = 3.0
@@ -139,7 +139,8 @@ def ilsqr(
     engine, domain = placed("local_field", local_field, mask, grid)
     dipole = domain.dipole()
     count = number_of_iterations(domain, dipole, parameters, to_host(field_noise))
-    chi = first_solution(domain, dipole, replace(parameters, iterations=count), engine)
+    told = portion(progress, 0.0, 0.4)
+    chi = first_solution(domain, dipole, replace(parameters, iterations=count), engine, told)
     if progress:
         progress(0.4)
     if parameters.streak_iterations:
@@ -152,7 +153,8 @@ def ilsqr(
         cone = np.abs(dipole) < np.float32(parameters.cone)
         del dipole
         cone[0, 0, 0] = False
-        chi -= _streaks(chi, Streaks(slopes, cone, domain, engine), parameters.streak_iterations)
+        streaks = Streaks(slopes, cone, domain, engine)
+        chi -= _streaks(chi, streaks, parameters.streak_iterations, portion(progress, 0.4, 0.6))
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
@@ -170,7 +172,13 @@ def number_of_iterations(
     return int(chosen(parameters.iterations, parameters.criterion, trials, field_noise))
 
 
-def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParameters, engine: Engine = HOST) -> Any:
+def first_solution(
+    domain: Domain,
+    dipole: np.ndarray,
+    parameters: ILSQRParameters,
+    engine: Engine = HOST,
+    progress: Progress | None = None,
+) -> Any:
     r"""Weighted, early-stopped least squares, zero outside the mask.
 
     With the operator :math:`A = RD`, :math:`R = \sqrt{W}`, the map is :math:`A^T z` and z has a number for every voxel
@@ -188,7 +196,14 @@ def first_solution(domain: Domain, dipole: np.ndarray, parameters: ILSQRParamete
         return y
 
     right = root * packing.pack(field)
-    z = lsmr_of_data(gram, right, tolerance=parameters.tolerance, iterations=parameters.iterations, engine=engine).x
+    z = lsmr_of_data(
+        gram,
+        right,
+        tolerance=parameters.tolerance,
+        iterations=parameters.iterations,
+        engine=engine,
+        progress=progress,
+    ).x
     chi = engine.filtered(packing.unpack(root * z, volume), engine.send(dipole), support, volume)
     chi *= engine.send(domain.mask.astype(np.float32))
     return chi
@@ -266,10 +281,18 @@ class Streaks:
         return self.packing.pack_spectrum(self.engine.forward(volume, self.support))
 
 
-def _streaks(chi: Any, operator: Streaks, iterations: int) -> Any:
+def _streaks(chi: Any, operator: Streaks, iterations: int, progress: Progress | None) -> Any:
     """The part of ``chi`` inside the cone that smooths it where the weights are high."""
     right, size = operator.right(chi)
-    found = lsmr_of_normal(operator.normal, right, size, tolerance=1e-3, iterations=iterations, engine=operator.engine)
+    found = lsmr_of_normal(
+        operator.normal,
+        right,
+        size,
+        tolerance=1e-3,
+        iterations=iterations,
+        engine=operator.engine,
+        progress=progress,
+    )
     return operator.volume(found.x)
 
 

@@ -54,6 +54,9 @@ class NDIParameters:
     iterations: int = parameter(
         25, at_least=1, auto=True, help="number of steps; more sharpen, then add noise and streaks"
     )
+    tolerance: float = parameter(
+        0.0, at_least=0, help="relative change of the map at which the descent stops; 0: after all steps"
+    )
     criterion: str = parameter("equalisation", choices=CRITERIA, help="how a number of auto is found")
     step: float = parameter(2.0, above=0, at_most=2.25, help="length of a step; above 2.25 the descent is unstable")
     damping: float = parameter(1e-5, at_least=0, help="weight of the squared map")
@@ -164,6 +167,7 @@ def _descent(
     momentum = 1.0
     step, shrink = parameters.step, 1 - parameters.step * parameters.damping
     for iteration in range(iterations):
+        old = engine.copy(x) if parameters.tolerance else None
         residual = _residual(engine, engine.filtered(ahead, dipole), field, weights)
         gradient = engine.filtered(residual, dipole)
         following = (1 + math.sqrt(1 + 4 * momentum * momentum)) / 2
@@ -171,6 +175,8 @@ def _descent(
         momentum = following
         if progress:
             progress((iteration + 1) / iterations)
+        if old is not None and engine.change(x, old) < parameters.tolerance:
+            break
     return x
 
 

@@ -47,7 +47,7 @@ from qsmxt.algorithms.inversion.regularisation import CRITERIA
 from qsmxt.algorithms.inversion.vesselness import vesselness
 from qsmxt.algorithms.merging.two_pass import TwoPassParameters, two_pass
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Cost, Progress, method, parameter
+from qsmxt.registry.methods import Cost, Progress, method, parameter, portion
 
 #: Distance from the rim in units of the width of the Gaussian.
 RATIO = 3.0
@@ -63,6 +63,7 @@ class QSMARTParameters:
     iterations: int = parameter(
         12, at_least=1, auto=True, help="most iterations of the first solution of iLSQR; more restore contrast"
     )
+    tolerance: float = parameter(0.01, at_least=0, help="normal residual at which the first solution of iLSQR stops")
     criterion: str = parameter("equalisation", choices=CRITERIA, help="how a number of auto is found")
     widths: tuple[float, float] = parameter(
         (10.0, 20.0), unit="mm", above=0, help="Gaussian width at the rim and deep inside, whole mask"
@@ -148,16 +149,16 @@ def qsmart(
     total_field, mask, magnitude, field_noise = to_host_all(total_field, mask, magnitude, field_noise)
     domain, _ = without_harmonic(total_field, checked_mask(mask, grid), grid, MARGIN)
     field = _high_pass(engine, domain, domain.mask, parameters.widths)
-    settings = ILSQRParameters(iterations=parameters.iterations, criterion=parameters.criterion)
+    settings = ILSQRParameters(
+        iterations=parameters.iterations, tolerance=parameters.tolerance, criterion=parameters.criterion
+    )
     if parameters.iterations == "auto":
         inner = Domain.around("local_field", engine.fetch(field), domain.mask, domain.grid)
         noise = None if field_noise is None else domain.crop.extract(field_noise)
         settings = replace(settings, iterations=number_of_iterations(inner, inner.dipole(), settings, noise))
         del inner
-    chi = engine.fetch(ilsqr(field, domain.mask, domain.grid, settings))
+    chi = engine.fetch(ilsqr(field, domain.mask, domain.grid, settings, progress=portion(progress, 0.0, 0.5)))
     del field
-    if progress:
-        progress(0.5)
     image = combined(magnitude, domain)
     if image is not None:
         tubes = engine.fetch(vesselness(image, domain.mask, domain.grid, parameters.vessel_radii, engine))
@@ -165,7 +166,7 @@ def qsmart(
         del image, tubes
         if tissue.any() and not np.array_equal(tissue, domain.mask):
             field = _high_pass(engine, domain, tissue, parameters.tissue_widths)
-            second = engine.fetch(ilsqr(field, tissue, domain.grid, settings))
+            second = engine.fetch(ilsqr(field, tissue, domain.grid, settings, progress=portion(progress, 0.5, 0.5)))
             everywhere = TwoPassParameters(reach=0)
             chi = two_pass(second, tissue, chi, domain.mask, domain.grid, everywhere)
     if progress:

@@ -87,6 +87,9 @@ class TVTFIParameters:
     iterations: int = parameter(
         22, at_least=1, help="iterations; fewer damp what the data hardly determine, more sharpen and add streaks"
     )
+    tolerance: float = parameter(
+        0.0, at_least=0, help="relative change of the sources at which iteration stops; 0: after all iterations"
+    )
     margin: float = parameter(
         8.0, unit="mm", at_least=0, help="width of the shell around the mask in which background sources may lie"
     )
@@ -275,12 +278,15 @@ def _solve(
     right = np.zeros(grid.shape, dtype=np.float32)
     pair = np.zeros(grid.shape, dtype=np.complex64)
     for iteration in range(parameters.iterations):
+        old = x.copy() if parameters.tolerance else None
         shrinkage.step(x, 1 / parameters.gradient_penalty, right)
         parallel.run(_fit_planes, nx, field, weights, mu, np.float32(RELAXATION), right, state, pair)
         parallel.run(_combine_rows, ny // 2 + 1, pair, dipole, from_gradient, from_field)
         parallel.run(_return_planes, nx, pair, x)
         if progress:
             progress((iteration + 1) / parameters.iterations)
+        if old is not None and HOST.change(x, old) < parameters.tolerance:
+            break
     return x
 
 
@@ -314,11 +320,13 @@ def _solve_elsewhere(
         engine.scale(spectrum, from_field)
         other = engine.forward(right)
         engine.update(other, from_gradient, spectrum)
-        x = engine.inverse(engine.copy(other), shape)
+        old, x = x, engine.inverse(engine.copy(other), shape)
         engine.scale(other, dipole)
         predicted = engine.inverse(other, shape)
         if progress:
             progress((iteration + 1) / parameters.iterations)
+        if parameters.tolerance and engine.change(x, old) < parameters.tolerance:
+            break
     return engine.fetch(x)
 
 

@@ -88,6 +88,8 @@ STEP, STEEP, UNSTABLE = 0.05, 0.025, 0.06
 STEEP_LOWEST, LOWEST = 0.55, 0.4
 #: Number of samples along the inward normal, 2 mm apart.
 REACH = 10
+#: Iterations for which the mean length of the edges holds.
+ROUND = 50
 #: Half thickness of what counts as thick signal, mm; more than that of the scalp.
 CORE = 7.0
 
@@ -104,7 +106,10 @@ class BETParameters:
     )
     adapt: bool = parameter(True, help="lower the fraction by how the volume of the brain depends on it")
     smoothness: float = parameter(1.0, above=0, at_most=10, help="factor on the smoothing of the surface")
-    iterations: int = parameter(600, at_least=10, at_most=10000, help="iterations over all three meshes")
+    iterations: int = parameter(600, at_least=10, at_most=10000, help="most iterations over all three meshes")
+    tolerance: float = parameter(
+        0.0, at_least=0, help="shift of the surface in 50 iterations, relative to its size, at which a mesh is done"
+    )
 
 
 @dataclass(frozen=True)
@@ -289,11 +294,15 @@ def _grow(
             vertices = mesh.refine(vertices, level)
         rings = mesh.icosphere(level)[2]
         count = max(1, round(share * parameters.iterations))
-        vertices = _evolve(
-            image, np.array(grid.voxel_size), vertices, rings, limits, parameters.fraction, parameters.smoothness, count
-        )
-        if progress:
-            progress(sum(shares[: stage + 1]))
+        size, done = np.array(grid.voxel_size), sum(shares[:stage])
+        for first in range(0, count, ROUND):
+            old, number = vertices, min(ROUND, count - first)
+            vertices = _evolve(image, size, old, rings, limits, parameters.fraction, parameters.smoothness, number)
+            if progress:
+                progress(done + share * (first + number) / count)
+            spread = np.linalg.norm(vertices - vertices.mean(axis=0))
+            if np.linalg.norm(vertices - old) < parameters.tolerance * spread:
+                break
     return vertices, mesh.icosphere(levels[-1])[1]
 
 
@@ -338,9 +347,8 @@ def _evolve(image, size, vertices, rings, limits, fraction, smoothness, iteratio
     current = vertices.copy()
     moved = vertices.copy()
     extent = np.array([(image.shape[a] - 1) * size[a] for a in range(3)])
-    for iteration in range(iterations):
-        if iteration % 50 == 0:
-            edge = mesh.mean_edge(current, rings)
+    edge = mesh.mean_edge(current, rings)
+    for _ in range(iterations):
         for vertex in range(current.shape[0]):
             nx, ny, nz = mesh.outward_normal(current, rings, vertex)
             px, py, pz = current[vertex]

@@ -33,9 +33,17 @@ class GMMParameters:
 
     classes: int = parameter(2, at_least=2, at_most=6, help="number of Gaussians")
     iterations: int = parameter(200, at_least=1, at_most=10000, help="largest number of iterations")
+    tolerance: float = parameter(1e-6, at_least=0, help="change of the shares of the classes at which iteration stops")
 
 
-def fit_mixture(number: np.ndarray, centre: np.ndarray, means: np.ndarray, iterations: int = 200) -> np.ndarray:
+def fit_mixture(
+    number: np.ndarray,
+    centre: np.ndarray,
+    means: np.ndarray,
+    iterations: int = 200,
+    tolerance: float = 1e-6,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Weights, means and standard deviations ``(3, classes)``, ascending means, of a mixture fitted to a histogram."""
     spread = centre[-1] - centre[0]
     floor = (0.5 * spread / centre.size) ** 2
@@ -43,7 +51,7 @@ def fit_mixture(number: np.ndarray, centre: np.ndarray, means: np.ndarray, itera
     nearest = np.argmin(np.abs(centre[:, None] - mean), axis=1)
     share = np.eye(mean.size)[nearest]
     share_before = np.zeros_like(share)
-    for _ in range(iterations):
+    for iteration in range(iterations):
         mass = np.maximum((number[:, None] * share).sum(0), 1e-12)
         mean = (number[:, None] * share * centre[:, None]).sum(0) / mass
         variance = (number[:, None] * share * (centre[:, None] - mean) ** 2).sum(0) / mass + floor
@@ -51,7 +59,9 @@ def fit_mixture(number: np.ndarray, centre: np.ndarray, means: np.ndarray, itera
         exponent = np.log(weight) - 0.5 * np.log(variance) - 0.5 * (centre[:, None] - mean) ** 2 / variance
         share = np.exp(exponent - exponent.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
-        if np.abs(share - share_before).max() < 1e-6:
+        if progress:
+            progress((iteration + 1) / iterations)
+        if np.abs(share - share_before).max() < tolerance:
             break
         share_before = share
     order = np.argsort(mean)
@@ -69,11 +79,18 @@ def _initial_means(values: np.ndarray, classes: int) -> np.ndarray:
     return np.array([part.mean() for part in parts])
 
 
-def gmm_threshold(image: np.ndarray, classes: int = 2, iterations: int = 200) -> float:
+def gmm_threshold(
+    image: np.ndarray,
+    classes: int = 2,
+    iterations: int = 200,
+    tolerance: float = 1e-6,
+    progress: Progress | None = None,
+) -> float:
     """Intensity where the lowest and the next class are equally likely."""
     values = samples(image)
     number, centre = counts(values, 256)
-    weight, mean, width = fit_mixture(number, centre, _initial_means(values, classes), iterations)
+    first = _initial_means(values, classes)
+    weight, mean, width = fit_mixture(number, centre, first, iterations, tolerance, progress)
     between = np.linspace(mean[0], mean[1], 2001)
     logs = np.log(weight[:2]) - np.log(width[:2]) - 0.5 * ((between[:, None] - mean[:2]) / width[:2]) ** 2
     return float(between[np.argmax(logs[:, 1] >= logs[:, 0])])
@@ -127,4 +144,5 @@ def gmm(
     True
     """
     grid.check("mask_input", image)
-    return above(image, gmm_threshold(image, parameters.classes, parameters.iterations))
+    threshold = gmm_threshold(image, parameters.classes, parameters.iterations, parameters.tolerance, progress)
+    return above(image, threshold)

@@ -51,6 +51,7 @@ class NonlinearParameters(DecayParameters):
         help="noise of one channel in the unit of the magnitude, which makes the Rician floor; 0 for no floor",
     )  # fmt: skip
     iterations: int = parameter(30, at_least=1, help="most steps per voxel")
+    tolerance: float = parameter(1e-7, at_least=0, help="relative change of the rate at which a voxel is done")
 
 
 @method(
@@ -139,7 +140,8 @@ def nonlinear(
     rate = fit_logarithm(data, 1)
     parallel.run(
         _gauss_newton, rate.shape[0], data.magnitude, data.attenuation, data.times, data.usable, noise,
-        rician_mean(np.arange(_END * _STEPS + 1) / _STEPS), parameters.iterations, rate,
+        rician_mean(np.arange(_END * _STEPS + 1) / _STEPS), parameters.iterations,
+        parameters.tolerance, rate, progress=progress,
     )  # fmt: skip
     return data.maps(rate, parameters.max_rate)
 
@@ -179,7 +181,7 @@ def _cost(magnitude, shares, times, s0, rate, noise, table):
 
 
 @kernel
-def _gauss_newton(start, stop, magnitude, factors, times, usable, noise, table, iterations, rate):
+def _gauss_newton(start, stop, magnitude, factors, times, usable, noise, table, iterations, tolerance, rate):
     count = times.size
     m = np.empty(count)
     shares = np.ones(count)
@@ -192,11 +194,12 @@ def _gauss_newton(start, stop, magnitude, factors, times, usable, noise, table, 
                     m[e] = magnitude[e, x, y, z]
                     if factors.size:
                         shares[e] = factors[e, x, y, z]
-                rate[x, y, z] = _fit_voxel(m, shares, times, np.float64(rate[x, y, z]), noise, table, iterations)
+                first = np.float64(rate[x, y, z])
+                rate[x, y, z] = _fit_voxel(m, shares, times, first, noise, table, iterations, tolerance)
 
 
 @kernel
-def _fit_voxel(m, shares, times, r, noise, table, iterations):
+def _fit_voxel(m, shares, times, r, noise, table, iterations, tolerance):
     """Levenberg-Marquardt for S0 and the rate; the rate is scaled with the last echo time."""
     r = min(max(r, 0.0), 2.0 / times[0])
     squares, cross = 0.0, 0.0
@@ -237,6 +240,6 @@ def _fit_voxel(m, shares, times, r, noise, table, iterations):
         step = abs(trial_r - r)
         a, r, cost = trial_a, trial_r, new
         damping *= 0.1
-        if step < 1e-7 * (1.0 + abs(r)):
+        if step < tolerance * (1.0 + abs(r)):
             return r
     return r

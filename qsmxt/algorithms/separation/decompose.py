@@ -57,6 +57,11 @@ class DecomposeParameters:
 
     most: float = parameter(0.5, unit="ppm", above=0, help="largest size of the susceptibility of a pool")
     iterations: int = parameter(40, at_least=1, help="most steps per voxel")
+    tolerance: float = parameter(
+        1e-10,
+        at_least=0,
+        help="decrease of the misfit, relative to the power of the first echo, at which a voxel is done",
+    )
 
 
 @method(
@@ -151,13 +156,13 @@ def decompose(
     positive, negative = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
     parallel.run(
         _fit, grid.shape[0], signal, np.ascontiguousarray(each), rate, region, times, angular, parameters.most,
-        parameters.iterations, positive, negative,
+        parameters.iterations, parameters.tolerance, positive, negative, progress=progress,
     )  # fmt: skip
     return positive, negative
 
 
 @kernel
-def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iterations, positive, negative):
+def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iterations, tolerance, positive, negative):
     count = times.size
     data = np.empty(2 * count)
     for x in range(start, stop):
@@ -173,7 +178,7 @@ def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iteratio
                     angle = -2.0 / 3.0 * angular * own * times[e]
                     data[e] = magnitude[e, x, y, z] / scale * np.cos(angle)
                     data[count + e] = magnitude[e, x, y, z] / scale * np.sin(angle)
-                found = _fit_voxel(data, times, angular, mean, np.float64(rate[x, y, z]), most, iterations)
+                found = _fit_voxel(data, times, angular, mean, np.float64(rate[x, y, z]), most, iterations, tolerance)
                 total = found[0] + found[1] + found[2]
                 if total > 0:
                     positive[x, y, z] = found[0] * found[3] / total
@@ -205,7 +210,7 @@ def _model(p, times, angular, model, slopes):
 
 
 @kernel
-def _fit_voxel(data, times, angular, chi, rate, most, iterations):
+def _fit_voxel(data, times, angular, chi, rate, most, iterations, tolerance):
     """Damped Gauss-Newton steps with bounds; returns the six parameters."""
     a = SPHERES * angular
     size = REVERSIBLE * rate / a
@@ -245,6 +250,6 @@ def _fit_voxel(data, times, angular, chi, rate, most, iterations):
         p, cost = trial, new
         model[:], slopes[:] = trial_model, trial_slopes
         damping = max(damping * 0.2, 1e-8)
-        if moved < 1e-10:
+        if moved < tolerance:
             break
     return p

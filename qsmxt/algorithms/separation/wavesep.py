@@ -60,7 +60,10 @@ class WaveSepParameters(RelaxivityParameters):
         0.5, at_least=0, help="threshold of the wavelet details as a multiple of their noise; larger is smoother"
     )
     coupling: float = parameter(1.0, above=0, at_most=100, help="weight of the relaxation relative to chi")
-    iterations: int = parameter(24, at_least=AVERAGED, help="iterations")
+    iterations: int = parameter(24, at_least=AVERAGED, help="most iterations; the last 8 maps are averaged")
+    tolerance: float = parameter(
+        0.0, at_least=0, help="relative change of the maps at which the last 8 iterations begin; 0: never before"
+    )
 
 
 @method(
@@ -147,10 +150,15 @@ def wavesep(
     box = box_of(region)
     inside, difference, total = region[box], values[box], source_sum[box]
     solver = _ProximalGradient(inside, difference, total, parameters)
+    last = parameters.iterations
     for iteration in range(parameters.iterations):
-        solver.step(iteration)
+        change = solver.step(iteration, averaged=iteration >= last - AVERAGED)
         if progress:
-            progress((iteration + 1) / parameters.iterations)
+            progress((iteration + 1) / last)
+        if change < parameters.tolerance:
+            last = min(last, iteration + 1 + AVERAGED)
+        if iteration + 1 == last:
+            break
     out = []
     for sign, averaged in zip((1, -1), solver.averaged, strict=True):
         full = np.zeros(grid.shape, dtype=np.float32)
@@ -172,8 +180,12 @@ class _ProximalGradient:
         self.averaged = [np.zeros_like(m) for m in self.maps]
         self.momentum = 1.0
 
-    def step(self, iteration: int) -> None:
-        """One iteration; the curvature is at most 2 max(1, coupling)."""
+    def step(self, iteration: int, *, averaged: bool) -> float:
+        """One iteration, whose maps are averaged or not; returns the relative change of the maps.
+
+        The curvature is at most 2 max(1, coupling).
+        """
+        changed = size_of_maps = 0.0
         coupling = np.float32(self.parameters.coupling)
         size = np.float32(0.5 / max(1.0, self.parameters.coupling))
         p, n = self.ahead
@@ -184,10 +196,14 @@ class _ProximalGradient:
             moved = self.ahead[index] - size * (sign * by_difference + by_sum) * self.mask
             new = np.maximum(shrink_details(moved, 2 * float(size) * self.threshold[index], shift), 0) * self.mask
             self.ahead[index] = new + np.float32((self.momentum - 1) / momentum) * (new - self.maps[index])
+            if self.parameters.tolerance > 0:
+                changed += float(np.sum((new - self.maps[index]) ** 2, dtype=np.float64))
+                size_of_maps += float(np.sum(new**2, dtype=np.float64))
             self.maps[index] = new
-            if iteration >= self.parameters.iterations - AVERAGED:
+            if averaged:
                 self.averaged[index] += new
         self.momentum = momentum
+        return math.sqrt(changed / size_of_maps) if size_of_maps > 0 else 0.0
 
 
 def shrink_details(volume: np.ndarray, threshold: float, shift: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
