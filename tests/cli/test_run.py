@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from qsmxt.cli.run import exit_code, format_table, main
+from qsmxt.phantom.anatomy import INDEX
 from qsmxt.workflows.watch import Outcome
 from tests.heads import contents, head, write_description, write_spin_echo, write_subject
 
@@ -261,6 +262,35 @@ def test_changed_parameter_recomputes_what_depends_on_it_and_nothing_else(copied
     assert {node for node in before if after[node] != before[node]} == {"chi"}
     sidecar = json.loads((copied / "out/sub-1/anat/sub-1_Chimap.json").read_text())
     assert sidecar["EstimationParameters"]["inversion.tkd"]["threshold"] == 0.2
+
+
+def test_maps_refer_to_what_was_chosen_and_the_sidecar_says_so(finished, copied, dataset, tmp_path):
+    """The mean by default; the fluid that the echoes show; labels of other derivatives."""
+    stated, maps = {}, {}
+
+    def read(name: str, out: Path) -> None:
+        image = out / "sub-1/anat/sub-1_Chimap.nii.gz"
+        stated[name] = json.loads(image.with_name("sub-1_Chimap.json").read_text())["SusceptibilityReference"]
+        maps[name] = np.asanyarray(nib.load(image).dataobj)
+
+    read("mean", finished / "out")
+    folder = tmp_path / "labels/sub-1/anat"
+    folder.mkdir(parents=True)
+    white = INDEX["white-matter"]
+    nib.save(nib.Nifti1Image(head().labels.astype(np.int16), head().affine), folder / "sub-1_dseg.nii.gz")
+    labels = ["--referencing-region-labels", str(white), "-d", f"labels={tmp_path / 'labels'}"]
+    for name, words in {"csf": [], "region": labels}.items():
+        assert _again(copied, dataset, "--participant-label", "1", "--referencing", name, *words) == 0
+        read(name, copied / "out")
+        fluid = copied / "out/sub-1/anat/sub-1_desc-csf_mask.nii.gz"
+        assert fluid.exists() == (name == "csf"), "what is not made any more goes away"
+    assert {name: entry["Method"] for name, entry in stated.items()} == {name: name for name in stated}
+    inside = maps["mean"] != 0
+    for name in ("csf", "region"):
+        moved = stated["mean"]["Offset"] - stated[name]["Offset"]
+        np.testing.assert_allclose((maps[name] - maps["mean"])[inside], moved, atol=1e-6)
+    assert stated["region"]["Parameters"]["labels"] == [white]
+    assert abs(np.median(maps["region"][inside & (head().labels == white)])) < 0.02
 
 
 def test_changed_input_recomputes_its_unit_only(copied, dataset, tmp_path):
