@@ -1,8 +1,8 @@
-r"""Choosing the weight of a total-variation prior from the data.
+r"""Finding the parameter that decides a map from the data.
 
-Every published comparison shows that the weight decides, and its best value moves with the noise. Three criteria, all
-evaluated with quick solutions of :func:`total_variation`, since the weight has the same unit and meaning (ppm mm) in
-every method of this folder that has one:
+Every published comparison shows that the regularisation decides, and its best value moves with the noise. A method
+says which of its parameters that is, which values are tried, from the least to the most regularised, and how a quick
+map follows from one (:class:`Trials`); three criteria, the same for all methods, choose:
 
 ``equalisation``
     Frequency equalisation. With too little regularisation the map has too much power near the cone where the dipole
@@ -11,20 +11,26 @@ every method of this folder that has one:
 
     .. math:: \zeta = \log\frac{\overline{|F\chi|}_{|D| < 0.085}}{\overline{|F\chi|}_{|D| > 0.3}}
 
-    falls with the weight; the weight at which it is -0.15 is found by bisection. On digital heads (1.5 mm; 0, 0.9 and
-    3 ppb of noise; B0 along the axis or at 25 degrees) the best weights had -0.10 to -0.19; NRMSE of TV with the
-    chosen weight 25.3, 25.7 and 34.8 %, with the best 24.7, 25.6 and 31.6 %, at 25 degrees 28.2, 28.7, 36.4 and 28.2,
-    28.7, 32.8 %.
+    falls with the regularisation; the value from which on it is at most :math:`\zeta_0` is found by bisection. For total
+    variation :math:`\zeta_0 = -0.15`; methods that leave the cone half empty have one of their own (-0.7 to -1). It is
+    that of brains: objects with other shapes have another one.
 ``discrepancy``
-    The largest weight whose residual :math:`\|D\chi - f\|` in the mask does not exceed that expected from
-    ``field_noise``; the smallest on trial if even that one does.
+    The most regularised value whose residual :math:`\|D\chi - f\|` in the mask does not exceed that expected from
+    ``field_noise``, between two values on trial by a line; that of the least residual if all exceed it.
 ``lcurve``
-    The corner of largest curvature of :math:`\log\|\nabla\chi\|_1` over :math:`\log\|D\chi - f\|^2`. Too weak on the
-    digital heads.
+    The corner of largest curvature of :math:`\log\|\nabla\chi\|_1` over :math:`\log\|D\chi - f\|^2`. Where there is
+    much noise the curve of total variation is nearly straight, and what is found is too weak.
+
+Weights of total variation have the same unit and meaning (ppm mm) in all methods, so all are found with quick solutions
+of :func:`total_variation`: for a total field with the local field that
+:func:`qsmxt.algorithms.inversion.tvtfi.tvtfi` finds, for a prior that ignores edges times the share of the variation
+that it does not see.
+
+Values have three digits. A map with the value found is the map with that value given, to the byte.
 
 References
 ----------
-Milovic et al. 2021 (doi:10.1002/mrm.28435); L-curve: Hansen 1992 (doi:10.1137/1034115).
+Milovic et al. 2021 (doi:10.1002/mrm.28435); discrepancy: Morozov 1966; L-curve: Hansen 1992 (doi:10.1137/1034115).
 """
 
 from __future__ import annotations
