@@ -11,7 +11,7 @@ map follows from one (:class:`Trials`); three criteria, the same for all methods
 
     .. math:: \zeta = \log\frac{\overline{|F\chi|}_{|D| < 0.085}}{\overline{|F\chi|}_{|D| > 0.3}}
 
-    falls with the regularisation; the value from which on it is at most :math:`\zeta_0` is found by bisection. For total
+    falls with the regularisation; bisection finds the value from which on it is at most :math:`\zeta_0`. For total
     variation :math:`\zeta_0 = -0.15`; methods that leave the cone half empty have one of their own (-0.7 to -1). It is
     that of brains: objects with other shapes have another one.
 ``discrepancy``
