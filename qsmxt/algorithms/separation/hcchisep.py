@@ -61,7 +61,7 @@ from qsmxt.algorithms.separation.sources import (
 )
 from qsmxt.constants import hz_per_ppm
 from qsmxt.geometry import Grid
-from qsmxt.registry.methods import Cost, Progress, method, parameter
+from qsmxt.registry.methods import Cost, Progress, method, parameter, portion
 
 #: Sheath: isotropic and anisotropic susceptibility and exchange (ppm), ratio of radii.
 ISOTROPIC, ANISOTROPIC, EXCHANGE, RATIO = -0.1, -0.1, 0.02, 0.7
@@ -193,7 +193,7 @@ def hcchisep(
     smooth = np.empty_like(signal)
     for echo, out in zip(signal, smooth, strict=True):
         out[:] = _smoothed(inside("magnitude", echo, region, grid), within, region, widths)
-    fraction, better = look_up(smooth, reversible, region, times, strength)
+    fraction, better = look_up(smooth, reversible, region, times, strength, portion(progress, 0.1, 0.8))
     del smooth, reversible
     quiet = _smoothed(values, within, region, widths)
     weight = 1 / (1 + (better / EVEN) ** STEEPNESS) / (1 + np.exp((quiet - GATE) / GATE_WIDTH))
@@ -231,7 +231,12 @@ def decays(times: np.ndarray, field_strength: float) -> tuple[np.ndarray, np.nda
 
 
 def look_up(
-    magnitude: np.ndarray, reversible: np.ndarray, region: np.ndarray, times: np.ndarray, field_strength: float
+    magnitude: np.ndarray,
+    reversible: np.ndarray,
+    region: np.ndarray,
+    times: np.ndarray,
+    field_strength: float,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Myelin-water fraction, and the misfit of hollow cylinders over that of an exponential, float32 ``(x, y, z)``."""
     gradient_echo, spin_echo = decays(times, field_strength)
@@ -241,8 +246,9 @@ def look_up(
     fraction: np.ndarray = np.zeros(region.shape, dtype=np.float32)
     ratio: np.ndarray = np.full(region.shape, np.float32(1e3))
     parallel.run(
-        _look_up, region.shape[0], magnitude, reversible, region, times, gradient_echo, own, FRACTIONS, fraction, ratio
-    )
+        _look_up, region.shape[0], magnitude, reversible, region, times, gradient_echo, own, FRACTIONS, fraction, ratio,
+        progress=progress,
+    )  # fmt: skip
     return fraction, ratio
 
 
