@@ -147,8 +147,8 @@ def test_every_parameter_is_spelled_out_in_the_plan():
 
 
 def test_memory_follows_the_dearest_step():
-    def step(name, bytes_per_voxel, consumes=("total_field",), produces=("local_field",)):
-        return Step(name, {}, consumes, (), produces, Cost(bytes_per_voxel, 0.0, 2, 1.0))
+    def step(name, bytes_per_voxel, consumes=("total_field",), produces=("local_field",), bytes_per_echo=0.0):
+        return Step(name, {}, consumes, (), produces, Cost(bytes_per_voxel, 0.0, 2, 1.0, bytes_per_echo))
 
     size = Size(10_000_000, 4)
     cheap = estimate_group(Group("g", "qsm", (step("a", 10),)), size)
@@ -157,6 +157,8 @@ def test_memory_follows_the_dearest_step():
     assert dear.cpu_seconds == pytest.approx(20) and dear.threads == 2
     echoes = estimate_group(Group("g", "qsm", (step("a", 10, ("unwrapped_phase",)),)), size)
     assert echoes.mem_gb - cheap.mem_gb == pytest.approx(3 * 0.04, abs=1e-6)
+    every = estimate_group(Group("g", "qsm", (step("a", 10, bytes_per_echo=8.0),)), size)
+    assert every.mem_gb - cheap.mem_gb == pytest.approx(4 * 0.08, abs=1e-6)
 
 
 def test_an_output_does_not_depend_on_which_others_are_made(planned):
