@@ -18,6 +18,7 @@ without the outermost layer's own rule and 37 % with the best method that looks 
 Parameters
     ``weight``: of the total variation; with 2e-4 the error above is 18 %. ``iterations``: fewer leave more of the
     background, more fit noise; the error is 21 % after 40. ``margin``: shell around the mask for sources outside.
+    ``tolerance``: relative change of the sources at which iteration ends before; 0 for never.
 
 References
 ----------

@@ -32,7 +32,8 @@ For one echo the offset stays in the field, and the field is :math:`\varphi_1 / 
 
 Parameters
     ``smoothing``: width of the local polynomials. ``weights``: of the edges, for the unwrapping. ``bipolar``: whether
-    the difference of odd and even echoes is corrected, or only where it is found. ``iterations``: of step 4.
+    the difference of odd and even echoes is corrected, or only where it is found. ``iterations``: of step 4, which
+    ends before in a row of voxels whose frequencies change by less than ``tolerance``.
 
 References
 ----------

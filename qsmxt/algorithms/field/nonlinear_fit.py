@@ -13,7 +13,8 @@ the offset :math:`\varphi_0`, unless it was removed before (``offset="removed"``
 Departure from the paper: the start is unwrapped in space, not the result.
 
 Parameters
-    ``iterations``: Gauss-Newton steps after the linear fit.
+    ``iterations``: Gauss-Newton steps after the linear fit, fewer in a row of voxels whose frequencies change by less
+    than ``tolerance``.
 
 References
 ----------

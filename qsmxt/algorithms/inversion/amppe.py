@@ -20,8 +20,8 @@ convolution; the name stands for the model.
 
 Parameters
     ``levels``: how coarse the structures of the prior are. ``rounds``: of estimation, with ``iterations`` of ADMM in
-    each. ``start_weight``: of the Tikhonov map from which the first :math:`b_l` come. ``penalty``: of the wavelet
-    split.
+    each, fewer if the map changes by less than ``tolerance``. ``start_weight``: of the Tikhonov map from which the
+    first :math:`b_l` come. ``penalty``: of the wavelet split.
 
 References
 ----------

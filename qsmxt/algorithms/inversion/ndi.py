@@ -18,7 +18,8 @@ Departure from the paper: the acceleration. On a digital head (1.5 mm) 25 iterat
 Parameters
     ``step``: :math:`\tau`. ``damping``: :math:`\alpha`, which only keeps the far end of the descent in bounds.
     ``reference_echo_time``: gives s; ``auto`` lets the strongest field have 3 rad. ``criterion``: how a number of
-    ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`).
+    ``auto`` is found (:mod:`~qsmxt.algorithms.inversion.regularisation`). ``tolerance``: relative change of the map at
+    which the descent ends before; 0 for never.
 
 References
 ----------

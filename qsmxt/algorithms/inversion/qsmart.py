@@ -22,7 +22,7 @@ to 50 and 49 %; widths of 2 to 10 mm without it leave background (3 T: 168 %).
 Parameters
     ``widths``: :math:`\sigma_0` and :math:`\sigma_1` of the first stage. ``tissue_widths``: those of the second.
     ``vessel_radii``: widths of the vesselness. ``vessel_threshold``: vesselness from which a voxel is left out of
-    tissue. ``iterations``, ``criterion``: of the first solution of iLSQR, as there.
+    tissue. ``iterations``, ``tolerance``, ``criterion``: of the first solution of iLSQR, as there.
 
 References
 ----------

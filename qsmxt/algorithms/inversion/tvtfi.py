@@ -16,9 +16,10 @@ inside, and every harmonic part of the local field is lost with it. Here both ar
 2. what remains is solved by the alternating direction method of multipliers with the splits :math:`z_1 = \nabla x` and
    :math:`z_2 = d * x`, all steps of which are diagonal.
 
-The iterations are stopped early (``iterations``), which damps what the data hardly determine. The weights are the
-inverse of ``field_noise``, scaled to a median of 1 and cut at 3, times the third power of ``fit_quality``. The
-outermost voxels, whose field the boundary values use up, have no weight; they are part of the map all the same.
+The iterations are stopped early (``iterations``; before, if the map changes by less than ``tolerance``), which damps
+what the data hardly determine. The weights are the inverse of ``field_noise``, scaled to a median of 1 and cut at 3,
+times the third power of ``fit_quality``. The outermost voxels, whose field the boundary values use up, have no weight;
+they are part of the map all the same.
 
 Parameters
     ``weight``: :math:`\lambda`. ``criterion``: how one of ``auto`` is found

@@ -44,7 +44,8 @@ Measured
 
 Parameters
     ``fraction``: b. ``clearance``: c. ``adapt``: whether b follows the volume. ``smoothness``: factor on :math:`f_2`.
-    ``iterations``: over all three meshes.
+    ``iterations``: over all three meshes. ``tolerance``: shift of the surface in 50 iterations, relative to its size,
+    below which a mesh is done; 0 runs them all.
 
 References
 ----------

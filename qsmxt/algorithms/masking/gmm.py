@@ -4,9 +4,9 @@ r"""Threshold between the two lowest classes of a Gaussian mixture.
     w_1 N(t; \mu_1, \sigma_1^2) = w_2 N(t; \mu_2, \sigma_2^2), \quad \mu_1 < t < \mu_2 ,
 
 with h the histogram. Expectation maximisation starts at classes divided by Otsu's thresholds and runs to convergence,
-but for at most ``iterations``. Where the lowest of the ``classes`` and the next are equally likely is the threshold t.
-It finds the foot of the background where Otsu's threshold, which
-seeks the middle, cuts into dark tissue.
+but for at most ``iterations``; ``tolerance`` is the change of the shares that counts as none. Where the lowest of the
+``classes`` and the next are equally likely is the threshold t. It finds the foot of the background where Otsu's
+threshold, which seeks the middle, cuts into dark tissue.
 
 Departure: 256 bins replace the voxels, so the cost does not depend on the size of the volume.
 

@@ -14,7 +14,8 @@ is solved in every voxel by damped Gauss-Newton steps, from the log-linear fit o
 exponential. Magnitudes that are root sums of squares of many coils have a higher floor than this.
 
 Parameters
-    ``noise``: :math:`\sigma`; ``auto`` measures it. ``iterations``: most steps of a voxel. ``field_gradient``: which
+    ``noise``: :math:`\sigma`; ``auto`` measures it. ``iterations``: most steps of a voxel. ``tolerance``:
+    relative change of the rate at which it is done. ``field_gradient``: which
     sides of the voxel the F of :mod:`~qsmxt.algorithms.relaxometry.decay` takes in. ``max_rate``: where R2* is cut.
 
 References

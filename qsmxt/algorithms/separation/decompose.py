@@ -22,7 +22,8 @@ Departures from the paper
     All six parameters in one step; a start from the closed form that ascribes half of R2* to the sources.
 
 Parameters
-    ``most``: bound of the size of :math:`\chi_\pm`. ``iterations``: most steps of a voxel.
+    ``most``: bound of the size of :math:`\chi_\pm`. ``iterations``: most steps of a voxel. ``tolerance``: decrease of
+    the misfit, relative to the power of the first echo, at which it is done.
 
 References
 ----------

@@ -22,7 +22,8 @@ Departures from the paper
     shifted grids.
 
 Parameters
-    ``coupling``: :math:`\omega`. ``iterations``: of FISTA. ``relaxivity``, ``r2star_relaxivity``: :math:`D_r` of R2',
+    ``coupling``: :math:`\omega`. ``iterations``: of FISTA; the last 8 begin when the maps change by less than
+    ``tolerance``. ``relaxivity``, ``r2star_relaxivity``: :math:`D_r` of R2',
     and of R2* where it stands in, at 3 T.
 
 References
