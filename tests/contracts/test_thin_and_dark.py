@@ -88,8 +88,6 @@ WEIGHTED = ("wrapped_phase", "coil_phase", "offset_free_phase", "unwrapped_phase
 #: Methods to which the magnitude is something else than a weight of the other arrays, with what it is.
 NO_WEIGHT = {
     "inversion.medi": "edges", "inversion.tfi": "edges", "inversion.qsmart": "vessels",
-    "background.harperella": "weight of an echo", "background.iharperella": "weight of an echo",
-    "swi.clearswi": "the image", "swi.homodyne": "the image", "swi.smwi": "the image",
 }  # fmt: skip
 #: What methods make of a magnitude of zero, if they need none: what they make without it, the same phase, nothing.
 WITHOUT = ("inversion.medi", "inversion.tfi", "inversion.qsmart", "merging.echo_mean")

@@ -16,8 +16,8 @@ that of the first has to be less than :math:`\pi`. Differences of each echo for 
 and every aliased voxel is a source whose field reaches far: on a digital head (1.5 mm, 3 T, four echoes to 23 ms) they
 left iHARPERELLA with an error of 344 % of the local field, where these leave 49 %.
 
-Outside the voxels whose six neighbours are in the mask, and where a difference of the first echo exceeds 2.2 rad, the
-Laplacian is an unknown x. The field of both on a periodic
+Outside the voxels whose six neighbours are in the mask and have signal, and where a difference of the first echo
+exceeds 2.2 rad, the Laplacian is an unknown x. The field of both on a periodic
 box is :math:`\nabla^{-2}(L + x)` with the inverse of the seven-point Laplacian, zero at the origin of k-space. What is
 asked of x tells the methods apart.
 """
@@ -57,7 +57,8 @@ class PhaseLaplacian:
     mask
         Mask on the box, bool.
     known
-        Voxels of the mask whose six neighbours are in it and differ by at most 2.2 rad in the first echo, bool.
+        Voxels of the mask whose six neighbours are in it, have signal in some echo and differ by at most 2.2 rad in the
+        first, bool.
     laplacian
         L, ppm/mm^2, float32, zero where it is not known.
     """
@@ -106,6 +107,9 @@ class PhaseLaplacian:
         if magnitude is not None:
             sizes = np.stack([masked("magnitude", echo, mask, crop) for echo in magnitude])
             check_signal("magnitude", sizes, inside)
+            known = without_boundary(inside & (sizes > 0).any(axis=0))
+            if not known.any():
+                raise InputError(EMPTY_INTERIOR)
         laplacian = np.zeros(inside.shape, dtype=np.float32)
         gradient = np.empty(inside.shape, dtype=np.float32)
         steep = np.zeros(inside.shape, dtype=np.uint8)

@@ -150,14 +150,17 @@ def clearswi(
     box = box_of(inside)
     axis = grid.slice_axis
     within = slices_last(inside[box], axis)
+    combined = combine_magnitude(strength)
+    lit = slices_last((inside & (combined > 0))[box], axis)  # the phase of voxels without signal is none
+    if not lit.any():
+        raise InputError("magnitude: expected positive values in the mask, found none; check magnitude and mask")
     echoes = [(slices_last(p[box], axis), slices_last(m[box], axis)) for p, m in zip(phase, strength, strict=True)]
     in_plane = [v for a, v in enumerate(grid.voxel_size) if a != axis]
     sigmas = (parameters.filter_width / in_plane[0], parameters.filter_width / in_plane[1])
-    frequency = combined_frequency(echoes, times, within, sigmas)
+    frequency = combined_frequency(echoes, times, lit, sigmas)
     if not np.isfinite(frequency).all():
         raise InputError("unwrapped_phase: expected finite values in the mask, found NaN or Inf; mask them out")
-    weight = phase_mask(frequency, within, parameters.phase_mask, parameters.strength)
-    combined = combine_magnitude(strength)
+    weight = phase_mask(frequency, lit, parameters.phase_mask, parameters.strength)
     if parameters.sensitivity > 0:
         combined = homogeneity(combined, grid, HomogeneityParameters(sigma=parameters.sensitivity))
     image = slices_last(combined[box], axis)
