@@ -195,9 +195,10 @@ def tvtfi(
     limit = parameters.edge * parameters.gradient_penalty
     shrinkage = engine.shrinkage(crop.grid, inside.astype(np.float32), RELAXATION, limit)
     x = solve(field, weights, shrinkage, crop.grid, parameters, progress)
-    chi = np.where(inside, x, np.float32(0))
-    x[inside] = 0
-    local = np.where(inside, field - fourier.filtered(x, kernels.dipole(crop.grid, "greens")), np.float32(0))
+    chi = np.where(inside, engine.fetch(x), np.float32(0))
+    x[engine.send(inside)] = 0
+    outer = engine.fetch(engine.filtered(x, engine.send(kernels.dipole(crop.grid, "greens"))))
+    local = np.where(inside, field - outer, np.float32(0))
     return engine.send(crop.restore(chi)), engine.send(crop.restore(local))
 
 
@@ -308,7 +309,7 @@ def _solve_elsewhere(
     grid: Grid,
     parameters: TVTFIParameters,
     progress: Progress | None,
-) -> np.ndarray:
+) -> Any:
     """:func:`_solve` on arrays of another library, with two real transforms instead of a complex one."""
     mu, shape = parameters.field_penalty, grid.shape
     dipole, from_gradient, from_field = (engine.send(transfer) for transfer in _transfers(grid, parameters))
@@ -328,7 +329,7 @@ def _solve_elsewhere(
             progress((iteration + 1) / parameters.iterations)
         if parameters.tolerance and engine.change(x, old) < parameters.tolerance:
             break
-    return engine.fetch(x)
+    return x
 
 
 def _fit_planes(start, stop, field, weights, mu, relaxation, right, state, pair):

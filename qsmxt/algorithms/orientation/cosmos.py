@@ -47,10 +47,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms import kernels
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import PADDING, Domain, change, checked_mask, masked
+from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked
+from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.splitting import SquaredData
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -95,6 +95,7 @@ class COSMOSParameters:
         "fields (COSMOS; weight of total variation {weight:g})."
     ),
     cost=Cost(bytes_per_voxel=40, bytes_per_echo=28, seconds_per_megavoxel=30.0),
+    on_device=True,
 )
 def cosmos(
     oriented_fields: np.ndarray,
@@ -149,13 +150,15 @@ def cosmos(
     >>> nrmse(chi, head.chi, head.mask) < 1  # percent of the true susceptibility
     True
     """
-    fields = np.asarray(oriented_fields)
+    engine = engine_of(oriented_fields)
+    fields, b0_directions, mask, oriented_noise = to_host_all(oriented_fields, b0_directions, mask, oriented_noise)
+    fields = np.asarray(fields)
     axes = check_directions(fields, b0_directions)
     mask = checked_mask(mask, grid)
     crop = Crop.around(mask, grid, padding=PADDING)
     domains = [Domain(crop, masked("oriented_fields", f, mask, crop), crop.extract(mask)) for f in fields]
     noise = _noise(domains, oriented_noise, mask)
-    solver = _Solver(domains, axes, _weights(domains, noise), parameters)
+    solver = _Solver(engine, domains, axes, _weights(domains, noise), parameters)
     solutions = SOLUTIONS if parameters.discrepancy else 1
     for solution in range(solutions):
         if solution:
@@ -166,57 +169,66 @@ def cosmos(
                 progress((solution + (iteration + 1) / parameters.iterations) / solutions)
             if iteration > 5 and moved < parameters.tolerance:
                 break
-    chi = solver.chi - np.float32(solver.chi[domains[0].mask].mean(dtype=np.float64))
-    return domains[0].finish(chi)
+    chi = engine.fetch(solver.chi)
+    chi = chi - np.float32(chi[domains[0].mask].mean(dtype=np.float64))
+    return engine.send(domains[0].finish(chi))
 
 
 class _Solver:
     """Splitting solver on the box; ``chi`` is the map."""
 
     def __init__(
-        self, domains: list[Domain], axes: np.ndarray, weights: list[np.ndarray], parameters: COSMOSParameters
+        self,
+        engine: Engine,
+        domains: list[Domain],
+        axes: np.ndarray,
+        weights: list[np.ndarray],
+        parameters: COSMOSParameters,
     ) -> None:
-        grid = domains[0].grid
+        self.engine, grid = engine, domains[0].grid
         self.shape, self.threshold = grid.shape, parameters.weight / GRADIENT_PENALTY
-        self.dipoles = [kernels.dipole(dataclasses.replace(grid, b0_direction=tuple(b)), "greens") for b in axes]
-        self.gradient = np.float32(GRADIENT_PENALTY) * kernels.negative_laplacian(grid)
+        dipoles = [kernels.dipole(dataclasses.replace(grid, b0_direction=tuple(b)), "greens") for b in axes]
         mu = np.float32(FIELD_PENALTY)
-        denominator = self.gradient + sum(mu * d * d for d in self.dipoles)
+        denominator = np.float32(GRADIENT_PENALTY) * kernels.negative_laplacian(grid) + sum(mu * d * d for d in dipoles)
         denominator[0, 0, 0] = np.inf
-        self.for_prior = np.float32(GRADIENT_PENALTY) / denominator
-        self.for_fields = [mu * d / denominator for d in self.dipoles]
-        self.fields, self.weights = [d.field for d in domains], weights
-        self.data = [SquaredData(d.field, w, FIELD_PENALTY) for d, w in zip(domains, weights, strict=True)]
-        self.targets = [np.zeros(self.shape, dtype=np.float32) for _ in domains]
+        self.for_prior = engine.send(np.float32(GRADIENT_PENALTY) / denominator)
+        self.for_fields = [engine.send(mu * d / denominator) for d in dipoles]
+        self.dipoles = [engine.send(d) for d in dipoles]
+        self.fields, self.weights = [engine.send(d.field) for d in domains], [engine.send(w) for w in weights]
+        self.data = [
+            SquaredData(d.field, w, FIELD_PENALTY, engine=engine) for d, w in zip(domains, weights, strict=True)
+        ]
+        self.targets = [engine.zeros(self.shape) for _ in domains]
         for data, target in zip(self.data, self.targets, strict=True):
-            data(np.zeros(self.shape, dtype=np.float32), target)
-        self.prior, self.right = Shrinkage(grid), np.zeros(self.shape, dtype=np.float32)
-        self.chi = np.zeros(self.shape, dtype=np.float32)
+            data(engine.zeros(self.shape), target)
+        self.prior, self.right = engine.shrinkage(grid), engine.zeros(self.shape)
+        self.chi = engine.zeros(self.shape)
 
     def step(self) -> float:
         """One iteration; returns the relative change of the map."""
-        spectrum = fourier.forward(self.right)
-        fourier.scale(spectrum, self.for_prior)
+        engine = self.engine
+        spectrum = engine.forward(self.right)
+        engine.scale(spectrum, self.for_prior)
         for target, transfer in zip(self.targets, self.for_fields, strict=True):
-            part = fourier.forward(target)
-            fourier.scale(part, transfer)
+            part = engine.forward(target)
+            engine.scale(part, transfer)
             spectrum += part
         for data, dipole, target in zip(self.data, self.dipoles, self.targets, strict=True):
-            part = spectrum.copy()
-            fourier.scale(part, dipole)
-            data(fourier.inverse(part, self.shape), target)
-        old, self.chi = self.chi, fourier.inverse(spectrum, self.shape)
+            part = engine.copy(spectrum)
+            engine.scale(part, dipole)
+            data(engine.inverse(part, self.shape), target)
+        old, self.chi = self.chi, engine.inverse(spectrum, self.shape)
         self.prior.step(self.chi, self.threshold, self.right)
-        return change(self.chi, old)
+        return float(engine.change(self.chi, old))
 
     def distrust(self, discrepancy: float, noise: list[np.ndarray]) -> None:
         """Lower the weights where the map leaves more of the field (ppm) than ``discrepancy`` and its noise."""
         for index, (data, dipole, field) in enumerate(zip(self.data, self.dipoles, self.fields, strict=True)):
-            left = fourier.filtered(self.chi, dipole) - field
+            left = self.engine.filtered(self.chi, dipole) - field
             allowed = np.full(self.shape, discrepancy**2, dtype=np.float32)
             if noise:
                 allowed += np.square(NOISE_ALLOWED * noise[index])
-            data.reweight(self.weights[index] / (1 + left * left / allowed))
+            data.reweight(self.weights[index] / (1 + left * left / self.engine.send(allowed)))
 
 
 def _noise(domains: list[Domain], noise: np.ndarray | None, mask: np.ndarray) -> list[np.ndarray]:
