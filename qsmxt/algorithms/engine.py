@@ -89,6 +89,10 @@ class Engine:
         """An array of its own."""
         return volume.copy()
 
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """Float32 memory to write to."""
+        return np.empty(shape, dtype=np.float32)
+
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Float32 zeros."""
         return np.zeros(shape, dtype=np.float32)
@@ -126,6 +130,9 @@ class ArrayEngine(Engine):
 
     def total(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> float:
         return float(form(self.xp, *map(_plain, arguments)))
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        return self.xp.empty(shape, dtype=self.xp.float32, device=self.device)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         return self.xp.zeros(shape, dtype=self.xp.float32, device=self.device)

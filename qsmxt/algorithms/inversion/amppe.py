@@ -211,7 +211,8 @@ class _Wavelets:
         z /= len(SHIFTS)
         v -= z
         self.dual = v
-        out[...] = z - v
+        out[...] = z
+        out -= v
         return out
 
     def sizes(self, volume: Any) -> list[float]:
@@ -251,7 +252,7 @@ def _synthesis(engine: Engine, means: Any, details: list[list[Any]]) -> Any:
             joined = []
             for total, difference in zip(bands[0::2], bands[1::2], strict=True):
                 a, b = xp.moveaxis(total, axis, 0), xp.moveaxis(difference, axis, 0)
-                whole = engine.zeros((2 * a.shape[0], *a.shape[1:]))
+                whole = engine.empty((2 * a.shape[0], *a.shape[1:]))
                 whole[0::2, ...] = (a + b) * HALF_ROOT
                 whole[1::2, ...] = (a - b) * HALF_ROOT
                 joined.append(xp.moveaxis(whole, 0, axis))

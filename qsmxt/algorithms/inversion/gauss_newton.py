@@ -148,7 +148,7 @@ def minimise(
     laplacian = engine.send(kernels.negative_laplacian(grid))
     square = problem.convolution * problem.convolution
     inverse = inverse_sizes(grid)
-    stiffness = engine.zeros((3, *grid.shape))
+    stiffness = engine.empty((3, *grid.shape))
     epsilon = np.float32(SMOOTHING * float(problem.scale) ** 2)
     weight = np.float32(problem.weight * float(problem.scale))
     inside = problem.squared_weights > 0

@@ -188,7 +188,7 @@ def first_solution(
     field = engine.send(domain.field)
     bend = packing.pack(xp.abs(engine.divergence(engine.gradient(field, domain.grid), domain.grid)))
     root = xp.sqrt(1 - _stretched(engine, bend, *engine.quantiles(bend, (parameters.trusted / 100, 1.0))))
-    square, volume = engine.send(dipole * dipole), engine.zeros(domain.grid.shape)
+    square, volume = engine.send(dipole * dipole), engine.empty(domain.grid.shape)
 
     def gram(y: Any) -> Any:
         y = packing.pack(engine.filtered(packing.unpack(root * y, volume), square, support, volume))
@@ -260,7 +260,7 @@ class Streaks:
         near = domain.mask.copy()
         for axis in (0, 1):
             near |= np.roll(near, 1, axis)
-        self._image = engine.zeros(domain.grid.shape)
+        self._image = engine.empty(domain.grid.shape)
         self.support, self.rows = fourier.Support.of(near), np.asarray(near.any(axis=2))
 
     def volume(self, spectrum: Any, support: fourier.Support | None = None) -> Any:

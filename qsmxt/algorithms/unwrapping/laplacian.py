@@ -124,7 +124,7 @@ def laplacian(
     usable = usable_voxels([phase], grid, mask)
     solve = _solver(grid, usable.view(np.uint8)) if engine is HOST else _solver_elsewhere(engine, grid, usable)
     inside = engine.send(usable.astype(np.float32))
-    out = engine.zeros(phase.shape)
+    out = engine.empty(phase.shape)
     for e in range(len(phase)):
         echo = engine.send(phase[e] if engine is HOST else np.where(usable, phase[e], np.float32(0)))
         solution = solve(echo)
