@@ -86,7 +86,7 @@ class ILSQRParameters:
     parameters=ILSQRParameters,
     references=("li2015", "fong2011"),
     sentence="Susceptibility was computed by iterative LSQR ({iterations} and {streak_iterations} iterations).",
-    cost=Cost(bytes_per_voxel=40, seconds_per_megavoxel=0.5),
+    cost=Cost(bytes_per_voxel=42, seconds_per_megavoxel=0.5),
     on_device=True,
 )
 def ilsqr(

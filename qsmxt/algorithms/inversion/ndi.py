@@ -76,7 +76,7 @@ class NDIParameters:
     parameters=NDIParameters,
     references=("polak2020",),
     sentence="Susceptibility was computed by nonlinear dipole inversion ({iterations} accelerated steps).",
-    cost=Cost(bytes_per_voxel=41, seconds_per_megavoxel=1.5),
+    cost=Cost(bytes_per_voxel=38, seconds_per_megavoxel=1.5),
     on_device=True,
 )
 def ndi(

@@ -90,7 +90,7 @@ class QSMARTParameters:
         "Susceptibility was computed by QSMART: harmonic and spatially dependent filtering and iLSQR ({iterations} "
         "iterations) with and without vessels."
     ),
-    cost=Cost(bytes_per_voxel=76, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=68, seconds_per_megavoxel=12),
     on_device=True,
 )
 def qsmart(
