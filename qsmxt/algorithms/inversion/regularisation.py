@@ -80,10 +80,6 @@ class Trials:
         Field and mask on the box.
     equal
         Log ratio of amplitudes (:func:`amplitude_ratio`) at which frequencies count as equal in maps of this method.
-    dipole
-        Half spectrum of the dipole that ``solve`` inverts; the continuous one if ``None``.
-    measured
-        Where the field counts, bool; the mask if ``None``.
     """
 
     parameter: str
@@ -91,19 +87,18 @@ class Trials:
     solve: Callable[[Any], np.ndarray]
     domain: Domain
     equal: float = EQUAL
-    dipole: np.ndarray | None = None
-    measured: np.ndarray | None = None
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions of :data:`TRIALS` values, norms of their residuals (ppm), total variations in the mask."""
-        dipole = self.domain.dipole() if self.dipole is None else self.dipole
-        measured = self.domain.mask if self.measured is None else self.measured
+        dipole, mask = self.domain.dipole(), self.domain.mask
         positions = np.unique(np.linspace(0, len(self.values) - 1, TRIALS).round().astype(int))
         residuals, variations = [], []
         for position in positions:
             chi = self.solve(self.values[position])
-            residuals.append(norm(np.where(measured, fourier.filtered(chi, dipole) - self.domain.field, np.float32(0))))
-            slopes = gradient(demeaned(chi, self.domain.mask), self.domain.grid)
+            residuals.append(norm(np.where(mask, fourier.filtered(chi, dipole) - self.domain.field, np.float32(0))))
+            slopes = gradient(
+                np.where(mask, chi - chi[mask].mean(dtype=np.float64), 0).astype(np.float32), self.domain.grid
+            )
             variations.append(float(np.abs(slopes).sum(dtype=np.float64)))
         return positions, np.array(residuals), np.array(variations)
 
@@ -174,14 +169,13 @@ def of_transfer(
 
 
 def _expected(trials: Trials, field_noise: np.ndarray | None) -> float:
-    """Norm of the noise (ppm) where the field counts."""
+    """Norm of the noise (ppm) in the mask."""
     if field_noise is None:
         raise InputError(
             "field_noise: expected a noise map for the discrepancy principle, found none; use another criterion"
         )
     noise = trials.domain.crop.extract(np.asarray(field_noise, dtype=np.float32))
-    measured = trials.domain.mask if trials.measured is None else trials.measured
-    return norm(np.where(measured, noise, np.float32(0)))
+    return norm(np.where(trials.domain.mask, noise, np.float32(0)))
 
 
 def equalised(trials: Trials) -> Any:
@@ -190,7 +184,7 @@ def equalised(trials: Trials) -> Any:
     low, high = 0, len(trials.values) - 1
     while low < high:
         middle = (low + high) // 2
-        if ratio(demeaned(trials.solve(trials.values[middle]), trials.domain.mask)) > trials.equal:
+        if ratio(trials.solve(trials.values[middle])) > trials.equal:
             low = middle + 1
         else:
             high = middle
@@ -220,11 +214,6 @@ def by_lcurve(trials: Trials) -> Any:
     bend = dx * np.gradient(dy, positions) - dy * np.gradient(dx, positions)
     curvature = bend / np.maximum(dx**2 + dy**2, 1e-12) ** 1.5
     return trials.values[positions[1 + int(np.argmax(curvature[1:-1]))]]
-
-
-def demeaned(chi: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """``chi`` less its mean in the mask, zero outside, float32."""
-    return np.where(mask, chi - chi[mask].mean(dtype=np.float64), 0).astype(np.float32)
 
 
 def total_variation(
