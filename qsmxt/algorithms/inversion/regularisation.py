@@ -12,7 +12,7 @@ map follows from one (:class:`Trials`); three criteria, the same for all methods
     .. math:: \zeta = \log\frac{\overline{|F\chi|}_{|D| < 0.085}}{\overline{|F\chi|}_{|D| > 0.3}}
 
     falls with the regularisation; bisection finds the value from which on it is at most :math:`\zeta_0`. For total
-    variation :math:`\zeta_0 = -0.15`; methods that leave the cone half empty have one of their own (-0.7 to -1). It is
+    variation :math:`\zeta_0 = -0.13`; methods that leave the cone half empty have one of their own (-0.7 to -1). It is
     that of brains: objects with other shapes have another one.
 ``discrepancy``
     The most regularised value whose residual :math:`\|D\chi - f\|` in the mask does not exceed that expected from
@@ -53,7 +53,7 @@ CRITERIA = ("equalisation", "discrepancy", "lcurve")
 #: Weights between which the criteria look, ppm mm.
 RANGE = (1e-5, 3e-3)
 #: Log ratio of the amplitudes of total-variation maps at which frequencies count as equal.
-EQUAL = -0.15
+EQUAL = -0.13
 #: Quick solutions: iterations and relative change.
 QUICK = (20, 1e-2)
 #: ADMM penalty of quick solutions over their weight, mm/ppm.
@@ -184,7 +184,8 @@ def equalised(trials: Trials) -> Any:
     low, high = 0, len(trials.values) - 1
     while low < high:
         middle = (low + high) // 2
-        if ratio(trials.solve(trials.values[middle])) > trials.equal:
+        chi = trials.solve(trials.values[middle])
+        if ratio(np.where(trials.domain.mask, chi, np.float32(0))) > trials.equal:
             low = middle + 1
         else:
             high = middle
