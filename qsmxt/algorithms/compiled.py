@@ -13,6 +13,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 CACHING = kernel_cache.choose()
 
 import numba  # noqa: E402  (only after the cache folder is settled)
+from numba.core.caching import FunctionCache  # noqa: E402
+from numba.core.runtime import rtsys  # noqa: E402
+
+
+class KernelCache(FunctionCache):
+    """numba's cache of a function, which reads a kernel without the tables that the compiler needs to make one.
+
+    numba fills these tables before it looks into its cache, which takes longer than to read all kernels of a run. The
+    compiler fills them by itself if it comes to that.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The kernel for a signature, or ``None`` if it was not compiled yet."""
+        rtsys.initialize(target_context)  # what kernels allocate with
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -26,5 +42,12 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     options.setdefault("fastmath", {"contract", "reassoc", "nsz", "arcp"})
     options.setdefault("error_model", "numpy")
     options.setdefault("forceinline", True)
-    compile_ = numba.njit(nogil=True, cache=CACHING, **options)
-    return compile_ if function is None else compile_(function)
+    compile_ = numba.njit(nogil=True, **options)
+
+    def cached(plain: Callable[..., Any]) -> Any:
+        compiled = compile_(plain)
+        if CACHING:
+            compiled._cache = KernelCache(plain)
+        return compiled
+
+    return cached if function is None else cached(function)

@@ -116,7 +116,7 @@ def gather(options: Options, settings: Settings) -> int:
 
 def run_participants(options: Options, settings: Settings) -> int:
     """The participant level."""
-    from qsmxt.lean import STEPS, import_libraries
+    from qsmxt.lean import DISCOVERY, STEPS, import_libraries, no_garbage
 
     resources = find_resources(settings)
     if resources.nprocs > 1 and not options.dry_run and resources.plugin is None:
@@ -124,15 +124,16 @@ def run_participants(options: Options, settings: Settings) -> int:
 
         start_fork_server()
     validate_input(options)
-    import_libraries(*(STEPS if resources.nprocs == 1 and not options.dry_run else ()))
-    selection = select(options, settings)
-    from qsmxt.workflows.participants import prepare
-    from qsmxt.workflows.watch import Outcome
+    with no_garbage():
+        import_libraries(*DISCOVERY, *(STEPS if resources.nprocs == 1 and not options.dry_run else ()))
+        selection = select(options, settings)
+        from qsmxt.workflows.participants import prepare
+        from qsmxt.workflows.watch import Outcome
 
-    prepared, skipped = prepare(
-        selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives),
-        source_finder(settings),
-    )  # fmt: skip
+        prepared, skipped = prepare(
+            selection.units, settings, segmentation_planner(options, settings), resolved(options.derivatives),
+            source_finder(settings),
+        )  # fmt: skip
     skipped += [Outcome(r.name, r.subject, "skipped", r.error, exit_code=65) for r in selection.rejected]
     if options.dry_run:
         from qsmxt.workflows.dry_run import describe_plans

@@ -1,6 +1,6 @@
 """What the fork server imports once, so that workers start at once: the libraries, and what every unit needs.
 
-The compiler's tables of types and functions, which every process makes before its first kernel, are made as well.
+What kernels allocate with is made as well.
 """
 
 from qsmxt.lean import STEPS, import_libraries
@@ -8,6 +8,6 @@ from qsmxt.lean import STEPS, import_libraries
 import_libraries(*STEPS)
 
 from numba.core.registry import cpu_target  # noqa: E402  (only after the steps have chosen the folder of kernels)
+from numba.core.runtime import rtsys  # noqa: E402
 
-cpu_target.typing_context.refresh()
-cpu_target.target_context.refresh()
+rtsys.initialize(cpu_target.target_context)

@@ -64,6 +64,26 @@ def test_libraries_leave_out_what_is_not_used_and_find_it_when_it_is():
     assert json.loads(result.stdout) == ["nibabel", "nipype"]
 
 
+def test_what_was_postponed_is_there_when_it_is_asked_for():
+    code = (
+        "import sys, json\n"
+        "from qsmxt.lean import DISCOVERY, POSTPONED, STEPS, import_libraries\n"
+        "import_libraries(*STEPS, *DISCOVERY)\n"
+        "before = [m for m in (*POSTPONED, 'prov', 'networkx.algorithms', 'numba.np.linalg') if m in sys.modules]\n"
+        "import networkx, numpy, scipy.fft\n"
+        "from nipype.utils import provenance\n"
+        "assert abs(scipy.fft.fhtoffset(0.1, 0.2)) < 0.05\n"
+        "graph = networkx.DiGraph([(1, 2), (2, 3)])\n"
+        "assert list(networkx.topological_sort(graph)) == [1, 2, 3] == list(networkx.dfs_preorder(graph, 1))\n"
+        "assert networkx.has_path(graph, 1, 3) and networkx.algorithms.dag.descendants(graph, 2) == {3}\n"
+        "assert not hasattr(networkx, 'no_such_name')\n"
+        "numpy.testing.assert_equal(provenance.nipype_ns['pickle'].localpart, 'pickle')\n"
+        "sys.stdout.write(json.dumps(before))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []
+
+
 #: Keys that are also ordinary words or names of something else; only ``stage.key`` is looked for.
 ORDINARY_WORDS = {
     "value", "open", "close", "fill", "largest", "smooth", "trim", "erode", "dilate", "quality", "robust", "none",
