@@ -156,6 +156,7 @@ def _import_graphs() -> None:
         for name in _USED_GRAPHS:
             module = importlib.import_module(name)
             vars(networkx).update({public: getattr(module, public) for public in module.__all__})
+        loaded = [name for name in sys.modules if name.startswith("networkx.algorithms.")]
     # nipype asks for its old name first
     networkx.dfs_preorder = networkx.dfs_preorder_nodes  # type: ignore[attr-defined]
     usual = networkx.__getattr__
@@ -164,6 +165,9 @@ def _import_graphs() -> None:
         networkx.__getattr__ = usual  # type: ignore[method-assign]
         for part in _UNUSED_GRAPHS:
             exec(f"from networkx.{part} import *", vars(networkx))
+        for used in loaded:  # the package that they belong to has come after them
+            parent, _, last = used.rpartition(".")
+            setattr(sys.modules[parent], last, sys.modules[used])
         return getattr(networkx, name)
 
     networkx.__getattr__ = find  # type: ignore[method-assign]
