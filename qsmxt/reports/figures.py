@@ -89,8 +89,12 @@ def slice_positions(mask: Upright, axis: int, count: int) -> list[int]:
 
 def grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Grey levels 0 to 255 of ``values`` between ``low`` and ``high``, uint8."""
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low) - low) * (255.0 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    scaled = values.astype(np.float64)
+    scaled -= low
+    scaled *= 255.0 / (high - low)
+    scaled[np.isnan(scaled)] = 0
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def mosaic(
@@ -185,9 +189,10 @@ def _enlarged(plane: np.ndarray, volume: Upright, place: tuple[int, int, Box, fl
     axis, _, _, pixel = place
     sizes = [size for other, size in enumerate(volume.voxel_size) if other != axis]
     across, up = (_sampled(length, size, pixel) for length, size in zip(plane.shape, sizes, strict=True))
-    return plane.T[up[::-1]][:, across]
+    return plane.take(across, axis=0).take(up[::-1], axis=1).T
 
 
+@functools.lru_cache(maxsize=64)
 def _sampled(length: int, size: float, pixel: float) -> np.ndarray:
     """Index of the voxel under every pixel."""
     pixels = max(1, round(length * size / pixel))
