@@ -122,7 +122,7 @@ def run_participants(options: Options, settings: Settings) -> int:
     if resources.nprocs > 1 and not options.dry_run and resources.plugin is None:
         from qsmxt.workflows.startup import start_fork_server
 
-        start_fork_server()
+        start_fork_server("qsmxt.cli.run")
     validate_input(options)
     with no_garbage():
         import_libraries(*DISCOVERY, *(STEPS if resources.nprocs == 1 and not options.dry_run else ()))
