@@ -38,8 +38,8 @@ _AXES = (0, 1, 2)
 class Engine:
     """Primitives on NumPy arrays: :mod:`qsmxt.algorithms.fourier`, :mod:`qsmxt.algorithms.domain`.
 
-    ``scale`` and ``update`` work in place. What a transform with a ``support`` leaves out of it is not to be looked at:
-    0 here, anything elsewhere.
+    ``scale`` and ``update`` work in place. What a transform leaves out of the rows that are wanted is not to be looked
+    at: 0 here, anything elsewhere; and it need not use the memory of an ``out``.
 
     ``gradient``, ``divergence`` and ``stiffness`` are those of :mod:`qsmxt.algorithms.differences`, operations on
     vectors those of :mod:`qsmxt.algorithms.vectors`; ``xp`` is the namespace of the
@@ -75,7 +75,8 @@ class Engine:
 
     def median(self, field: Any, mask: Any) -> float:
         """Median of all components of a vector field ``(3, x, y, z)`` in ``mask``."""
-        return float(np.median(field[:, mask]))
+        packing = Packing(mask)
+        return float(quantiles(np.concatenate([packing.pack(part) for part in field]), (0.5,))[0])
 
     def send(self, volume: Any) -> Any:
         """``volume`` where the engine computes, if it is not there yet."""
@@ -143,7 +144,9 @@ class ArrayEngine(Engine):
     def inverse(self, spectrum: Any, shape: tuple[int, int, int], support: Any = None) -> Any:  # type: ignore[override]
         return self.xp.fft.irfftn(spectrum, s=shape, axes=_AXES)
 
-    def filtered(self, volume: Any, transfer: Any, support: Any = None, out: Any = None) -> Any:  # type: ignore[override]
+    def filtered(  # type: ignore[override]
+        self, volume: Any, transfer: Any, support: Any = None, wanted: Any = None, out: Any = None
+    ) -> Any:
         spectrum = self.forward(volume)
         self.scale(spectrum, transfer)
         return self.inverse(spectrum, tuple(volume.shape))

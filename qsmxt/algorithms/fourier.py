@@ -81,11 +81,16 @@ def inverse(spectrum: np.ndarray, shape: tuple[int, int, int], support: Support 
 
 
 def filtered(
-    volume: np.ndarray, transfer: np.ndarray, support: Support | None = None, out: np.ndarray | None = None
+    volume: np.ndarray,
+    transfer: np.ndarray,
+    support: Support | None = None,
+    wanted: Support | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Volume after multiplication of its half spectrum with the real ``transfer``, in ``out`` if that is given.
 
-    With a ``support`` the volume is 0 out of its rows, and so is the result there. ``out`` may be ``volume``.
+    The volume is 0 out of the rows of ``support``, and so is the result out of those that are ``wanted``. ``out`` may
+    be ``volume``.
     """
     nx, ny, nz = volume.shape
     spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
@@ -93,7 +98,7 @@ def filtered(
     transfer = np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
     parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
     parallel.run(_rows_filtered, ny, spectrum, transfer)
-    parallel.run(_planes_inverse, nx, spectrum, result, support)
+    parallel.run(_planes_inverse, nx, spectrum, result, wanted)
     return result
 
 

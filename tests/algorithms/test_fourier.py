@@ -55,7 +55,10 @@ def test_transforms_that_know_where_a_volume_is_zero_are_the_same(shape):
     np.testing.assert_allclose(fourier.inverse(spectrum, shape, support)[mask], x[mask], atol=2e-6)
     product = fourier.inverse(fourier.forward(x) * transfer, shape)
     np.testing.assert_allclose(fourier.filtered(x, transfer), product, atol=1e-4)
-    np.testing.assert_allclose(fourier.filtered(x, transfer, support)[mask], product[mask], atol=1e-4)
+    inside = fourier.filtered(x, transfer, support, support)
+    np.testing.assert_allclose(inside[mask], product[mask], atol=1e-4)
+    assert not inside[~np.broadcast_to(mask.any(axis=(0, 2))[:, None], shape)].any()
+    np.testing.assert_allclose(fourier.filtered(x, transfer, support, out=x), product, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -27,6 +27,9 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import gradient, inverse_sizes
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.engine import HOST, Engine
+from qsmxt.algorithms.fourier import Support
+from qsmxt.algorithms.packing import Packing
+from qsmxt.algorithms.quantiles import quantiles
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress
 
@@ -58,6 +61,8 @@ class Problem:
         Region of one value (bool) and its weight, or ``None``.
     engine
         Where the arrays are.
+    support
+        Rows out of which there are no data; ``None``: there are data everywhere.
     """
 
     grid: Grid
@@ -70,6 +75,7 @@ class Problem:
     constant_region: Any = None
     constant_weight: float = 0.0
     engine: Engine = HOST
+    support: Support | None = None
 
     def on(self, engine: Engine) -> Problem:
         """The same with all arrays where ``engine`` computes."""
@@ -94,15 +100,16 @@ class Problem:
 
 def edge_mask(magnitude: np.ndarray | None, mask: np.ndarray, grid: Grid, fraction: float) -> np.ndarray:
     """Prior weights ``(3, x, y, z)``: 0 on the ``fraction`` of strongest differences of the magnitude in the mask."""
-    edges = np.ones((3, *grid.shape), dtype=np.float32)
     if magnitude is None or fraction == 0:
-        return edges
-    slopes = np.abs(gradient(np.where(mask, magnitude, 0).astype(np.float32), grid))
-    inside = slopes[:, mask]
-    limit = np.quantile(inside, 1 - fraction)
-    if limit > 0 or inside.any():
-        edges[slopes > limit] = 0
-    return edges
+        return np.ones((3, *grid.shape), dtype=np.float32)
+    slopes = gradient(np.where(mask, magnitude, np.float32(0)), grid)
+    np.abs(slopes, out=slopes)
+    packing = Packing(mask)
+    inside = np.concatenate([packing.pack(part) for part in slopes])
+    limit = quantiles(inside, (1 - fraction,))[0]
+    if limit == 0 and not inside.any():
+        return np.ones_like(slopes)
+    return np.less_equal(slopes, limit, out=slopes)
 
 
 def share_of_variation(chi: np.ndarray, edges: np.ndarray, domain: Domain) -> float:
@@ -144,7 +151,7 @@ def minimise(
         Told the fraction done.
     """
     grid, engine = problem.grid, problem.engine
-    x, predicted = engine.zeros(grid.shape), engine.zeros(grid.shape)
+    x, predicted, response, image, conditioned = (engine.zeros(grid.shape) for _ in range(5))
     laplacian = engine.send(kernels.negative_laplacian(grid))
     square = problem.convolution * problem.convolution
     inverse = inverse_sizes(grid)
@@ -154,25 +161,28 @@ def minimise(
     inside = problem.squared_weights > 0
     for step in range(outer):
         engine.run(_stiffness, _stiffness_form, grid.shape[0], x, problem.edges, inverse, weight, epsilon, stiffness)
-        right = _apply(problem, stiffness, inverse, x, engine.xp.sin(predicted - problem.field))
+        right = _apply(
+            problem, stiffness, inverse, x, engine.xp.sin(predicted - problem.field), engine.zeros(grid.shape)
+        )
         right *= -1
         typical = float(np.float32(engine.median(stiffness, inside)))
         inverted = 1 / (square + typical * laplacian + 1e-6)
         inverted[0, 0, 0] = square[0, 0, 0]  # data hardly tell the constant, and a large factor makes one of rounding
 
         def operator(v: Any) -> Any:
-            return _apply(problem, stiffness, inverse, v, engine.filtered(v, problem.convolution))
+            field = engine.filtered(v, problem.convolution, None, problem.support, response)
+            return _apply(problem, stiffness, inverse, v, field, image)
 
         def precondition(r: Any, inverted: Any = inverted) -> Any:
             if scaling is None:
-                return engine.filtered(r, inverted)
-            return scaling * engine.filtered(r * scaling, inverted)
+                return engine.filtered(r, inverted, None, None, conditioned)
+            return scaling * engine.filtered(r * scaling, inverted, None, None, conditioned)
 
         change, _ = conjugate_gradients.solve(
             operator, right, tolerance=inner_tolerance, iterations=inner, precondition=precondition, engine=engine
         )
         x += change
-        predicted = engine.filtered(x, problem.convolution)
+        predicted = engine.filtered(x, problem.convolution, None, problem.support, predicted)
         if progress:
             progress((step + 1) / outer)
         size = engine.norm(x)
@@ -193,11 +203,11 @@ def reject_outliers(problem: Problem, residual: Any) -> None:
     squared[inside] = squared[inside] / xp.clip(excess, 1.0, None) ** 4
 
 
-def _apply(problem: Problem, stiffness: Any, inverse: np.ndarray, v: Any, response: Any) -> Any:
-    """``grad^T V grad v + H W^2 response`` and the constant region; ``response`` is overwritten."""
+def _apply(problem: Problem, stiffness: Any, inverse: np.ndarray, v: Any, response: Any, out: Any) -> Any:
+    """``grad^T V grad v + H W^2 response`` and the constant region, perhaps in ``out``; ``response`` is overwritten."""
     engine = problem.engine
     response *= problem.squared_weights
-    out = engine.filtered(response, problem.convolution)
+    out = engine.filtered(response, problem.convolution, problem.support, None, out)
     engine.run(_add_stiffness, _add_stiffness_form, v.shape[0], v, stiffness, inverse, out)
     constant = problem.constant(v)
     if constant is not None:

@@ -191,7 +191,7 @@ def first_solution(
     square, volume = engine.send(dipole * dipole), engine.empty(domain.grid.shape)
 
     def gram(y: Any) -> Any:
-        y = packing.pack(engine.filtered(packing.unpack(root * y, volume), square, support, volume))
+        y = packing.pack(engine.filtered(packing.unpack(root * y, volume), square, support, support, volume))
         y *= root
         return y
 
@@ -204,7 +204,7 @@ def first_solution(
         engine=engine,
         progress=progress,
     ).x
-    chi = engine.filtered(packing.unpack(root * z, volume), engine.send(dipole), support, volume)
+    chi = engine.filtered(packing.unpack(root * z, volume), engine.send(dipole), support, support, volume)
     chi *= engine.send(domain.mask.astype(np.float32))
     return chi
 

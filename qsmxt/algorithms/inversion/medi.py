@@ -174,6 +174,7 @@ def medi(
     edges = edge_mask(combined(magnitude, domain), domain.mask, domain.grid, parameters.edges)
     weight = _weight(parameters, domain, edges, field_noise)
     problem = Problem(domain.grid, field * scale, weights, convolution, edges, scale, weight)
+    problem.support = domain.support
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
     chi = minimise(
         problem.on(engine),

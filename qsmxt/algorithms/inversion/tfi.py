@@ -167,6 +167,7 @@ def tfi(
     )  # fmt: skip
     dipole = kernels.dipole(domain.grid, "greens")
     problem = Problem(domain.grid, domain.field * scale, weights, dipole, edges, scale, weight)
+    problem.support = domain.support
     add_csf(problem, domain, csf_mask, parameters.csf_weight)
     scaling = np.where(domain.mask, np.float32(1), np.float32(parameters.outside))
     chi = minimise(
