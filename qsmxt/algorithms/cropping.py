@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms import fourier
+from qsmxt.algorithms import fourier, parallel
+from qsmxt.algorithms.compiled import kernel
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -84,6 +85,20 @@ class Crop:
         out[self.source] = volume[self.target]
         return out
 
+    def extract_masked(self, volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int]:
+        """:meth:`extract` of float32 ``volume`` where ``mask`` (uncropped), 0 elsewhere; how many are not finite."""
+        out = np.zeros(self.grid.shape, dtype=np.float32)
+        size = self.stop[0] - self.start[0]
+        broken = parallel.total(_extract, size, volume[self.source], mask[self.source], out[self.target])
+        return out, int(broken)
+
+    def restore_masked(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """:meth:`restore` of float32 ``volume`` where ``mask`` (on the box), 0 elsewhere."""
+        out = np.zeros(self.full.shape, dtype=np.float32)
+        size = self.stop[0] - self.start[0]
+        parallel.run(_extract, size, volume[self.target], mask[self.target], out[self.source])
+        return out
+
 
 def box_of(mask: np.ndarray, widths: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
     """Bounding box of ``mask``, wider by so many voxels on both sides as far as there are any."""
@@ -94,11 +109,24 @@ def box_of(mask: np.ndarray, widths: Sequence[int] = (0, 0, 0)) -> tuple[slice, 
 def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """First and one past the last voxel of ``mask`` along every axis; :class:`InputError` if it is empty."""
     start, stop = [], []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
+    rows = np.asarray(mask.any(axis=2))
+    for profile in (rows.any(axis=1), rows.any(axis=0), np.asarray(mask.any(axis=0)).any(axis=0)):
+        filled = np.flatnonzero(profile)
         if filled.size == 0:
             raise InputError("mask: expected at least one voxel, found an empty mask; check the masking step")
         start.append(int(filled[0]))
         stop.append(int(filled[-1]) + 1)
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+@kernel
+def _extract(start, stop, volume, mask, out):
+    """``volume`` where ``mask``; returns how many numbers are not finite."""
+    broken = 0
+    for i in range(start, stop):
+        for j in range(mask.shape[1]):
+            for k in range(mask.shape[2]):
+                value = volume[i, j, k] if mask[i, j, k] else np.float32(0)
+                out[i, j, k] = value
+                broken += not np.isfinite(value)
+    return broken

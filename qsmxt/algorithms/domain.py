@@ -74,7 +74,7 @@ class Domain:
 
     def finish(self, chi: np.ndarray) -> np.ndarray:
         """``chi`` on the uncropped grid, zero outside the mask, float32."""
-        return self.crop.restore(np.where(self.mask, chi, np.float32(0)).astype(np.float32, copy=False))
+        return self.crop.restore_masked(np.asarray(chi, dtype=np.float32), self.mask)
 
     def weights(self, field_noise: np.ndarray | None, magnitude: np.ndarray | None = None) -> np.ndarray | None:
         r"""Data weights on the box, median 1 in the mask and at most 3, zero outside; ``None`` without any source.
@@ -133,9 +133,7 @@ def masked(name: str, volume: np.ndarray, mask: np.ndarray, crop: Crop) -> np.nd
     volume = np.asarray(volume)
     if np.iscomplexobj(volume):
         raise InputError(f"{name}: expected real values, found {volume.dtype}")
-    inside = crop.extract(mask)
-    out = np.where(inside, crop.extract(volume), 0).astype(np.float32)
-    broken = int(np.count_nonzero(~np.isfinite(out)))
+    out, broken = crop.extract_masked(volume.astype(np.float32, copy=False), mask)
     if broken:
         raise InputError(
             f"{name}: expected finite values in the mask, found {broken} voxels with NaN or Inf; "

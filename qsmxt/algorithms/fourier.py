@@ -51,7 +51,7 @@ class Support:
         """Rows of ``mask``, bool ``(x, y, z)``."""
         found = {}
         for start, stop in parallel.slabs(mask.shape[0]):
-            filled = np.flatnonzero(mask[start:stop].any(axis=(0, 2)))
+            filled = np.flatnonzero(mask[start:stop].any(axis=2).any(axis=0))
             found[start] = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
         return cls(found)
 

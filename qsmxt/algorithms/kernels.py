@@ -46,26 +46,33 @@ def dipole(grid: Grid, form: str = "continuous") -> np.ndarray:
     """
     if form == "greens":
         return _dipole_greens(grid)
-    kx, ky, kz = fourier.frequencies(grid)
-    bx, by, bz = (np.float32(b) for b in grid.b0_direction)
     if form == "continuous":
-        square = kx * kx + ky * ky + kz * kz
-        numerator = (bx * kx) ** 2 + (by * ky) ** 2 + (bz * kz) ** 2
-        cx, cy, cz = (_without_nyquist(k, n) for k, n in zip((kx, ky, kz), grid.shape, strict=True))
-        for product, one, other in ((bx * by, cx, cy), (bx * bz, cx, cz), (by * bz, cy, cz)):
-            if product != 0:
-                numerator = numerator + (2 * product * one) * other
-    elif form == "discrete":
-        vx, vy, vz = grid.voxel_size
-        angles = [np.float32(2 * np.pi * v) * k for k, v in zip((kx, ky, kz), (vx, vy, vz), strict=True)]
-        sines = [np.sin(a) / np.float32(v) for a, v in zip(angles, (vx, vy, vz), strict=True)]
-        seconds = [(2 - 2 * np.cos(a)) / np.float32(v * v) for a, v in zip(angles, (vx, vy, vz), strict=True)]
-        square = seconds[0] + seconds[1] + seconds[2]
-        numerator = bx * bx * seconds[0] + by * by * seconds[1] + bz * bz * seconds[2]
-        cross = bx * by * sines[0] * sines[1] + bx * bz * sines[0] * sines[2] + by * bz * sines[1] * sines[2]
-        numerator = numerator + 2 * cross
-    else:
-        raise ValueError(f"dipole form: expected one of {', '.join(DIPOLE_FORMS)}, found {form!r}")
+        return _dipole_continuous(grid)
+    if form == "discrete":
+        return _dipole_discrete(grid)
+    raise ValueError(f"dipole form: expected one of {', '.join(DIPOLE_FORMS)}, found {form!r}")
+
+
+def _dipole_continuous(grid: Grid) -> np.ndarray:
+    frequencies = [k.ravel() for k in fourier.frequencies(grid)]
+    mixed = [_without_nyquist(k, n) for k, n in zip(frequencies, grid.shape, strict=True)]
+    out = np.empty([k.size for k in frequencies], dtype=np.float32)
+    b = np.array(grid.b0_direction, dtype=np.float32)
+    parallel.run(_ratio, grid.shape[0], *frequencies, *mixed, b, out)
+    out[0, 0, 0] = 0.0
+    return out
+
+
+def _dipole_discrete(grid: Grid) -> np.ndarray:
+    frequencies, (vx, vy, vz) = fourier.frequencies(grid), grid.voxel_size
+    bx, by, bz = (np.float32(b) for b in grid.b0_direction)
+    angles = [np.float32(2 * np.pi * v) * k for k, v in zip(frequencies, (vx, vy, vz), strict=True)]
+    sines = [np.sin(a) / np.float32(v) for a, v in zip(angles, (vx, vy, vz), strict=True)]
+    seconds = [(2 - 2 * np.cos(a)) / np.float32(v * v) for a, v in zip(angles, (vx, vy, vz), strict=True)]
+    square = seconds[0] + seconds[1] + seconds[2]
+    numerator = bx * bx * seconds[0] + by * by * seconds[1] + bz * bz * seconds[2]
+    cross = bx * by * sines[0] * sines[1] + bx * bz * sines[0] * sines[2] + by * bz * sines[1] * sines[2]
+    numerator = numerator + 2 * cross
     square[0, 0, 0] = 1.0
     result = np.float32(1 / 3) - numerator / square
     result[0, 0, 0] = 0.0
@@ -77,7 +84,7 @@ def _without_nyquist(k: np.ndarray, length: int) -> np.ndarray:
     if length % 2:
         return k
     k = k.copy()
-    k.reshape(-1)[length // 2] = 0
+    k[length // 2] = 0
     return k
 
 
@@ -129,6 +136,22 @@ def voxel_dipole(near: list[np.ndarray], size: np.ndarray, direction: np.ndarray
     centre = tuple(n.size // 2 for n in near)
     potential[centre] += 1 / 3
     return potential
+
+
+@kernel(fastmath=False)
+def _ratio(start, stop, kx, ky, kz, cx, cy, cz, b, out):
+    """1/3 less the square of k along b over the square of k; in mixed products of components of k those of c count."""
+    third, two = np.float32(1 / 3), np.float32(2)
+    for i in range(start, stop):
+        x, along_x = kx[i], b[0] * kx[i]
+        for j in range(ky.size):
+            y, along_y = ky[j], b[1] * ky[j]
+            part, along = x * x + y * y, along_x * along_x + along_y * along_y
+            xy, xz, yz = (two * (b[0] * b[1]) * cx[i]) * cy[j], two * (b[0] * b[2]) * cx[i], two * (b[1] * b[2]) * cy[j]
+            for k in range(kz.size):
+                z, along_z = kz[k], b[2] * kz[k]
+                numerator = along + along_z * along_z + xy + xz * cz[k] + yz * cz[k]
+                out[i, j, k] = third - numerator / (part + z * z)
 
 
 @kernel

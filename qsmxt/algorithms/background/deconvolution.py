@@ -22,13 +22,17 @@ from qsmxt.algorithms.background.spheres import Spheres
 from qsmxt.algorithms.engine import HOST, Engine
 
 
-def deconvolved(g: Any, spheres: Spheres, cutoff: float, threshold: float, engine: Engine = HOST) -> Any:
-    """Local field (ppm) from ``g``, the field less its spherical mean, zero where it is unknown.
+def deconvolved(
+    g: Any, kept: np.ndarray, spheres: Spheres, cutoff: float, threshold: float, engine: Engine = HOST
+) -> Any:
+    """Local field (ppm) where ``kept``, from ``g``, the field less its spherical mean.
 
     Parameters
     ----------
     g
         Float32 volume, ppm.
+    kept
+        Where it is known, bool; elsewhere it is zero, and the result has no meaning.
     spheres
         The spheres; the first is the one whose mean is undone.
     cutoff
@@ -43,4 +47,5 @@ def deconvolved(g: Any, spheres: Spheres, cutoff: float, threshold: float, engin
     small = np.abs(divisor) < max(threshold, 1e-6)
     small |= kx * kx + ky * ky + kz * kz <= np.float32(cutoff * cutoff)
     divisor[small] = np.inf
-    return engine.filtered(g, engine.send(np.reciprocal(divisor, out=divisor)))
+    rows = fourier.Support.of(kept)
+    return engine.filtered(g, engine.send(np.reciprocal(divisor, out=divisor)), rows, rows)

@@ -212,24 +212,42 @@ def _normal_equations(start, stop, field, mask, origin, scale, degree, step_x, s
 
 
 @kernel
+def _along_row(values, steps, out):
+    """Polynomial through ``values`` at 0, 1, 2, ... (Newton's forward differences, which replace them), at ``steps``."""
+    degree = values.size - 1
+    for order in range(1, degree + 1):
+        for j in range(degree, order - 1, -1):
+            values[j] -= values[j - 1]
+    for z in range(out.size):
+        total = values[degree]
+        t = z * steps
+        for j in range(degree - 1, -1, -1):
+            total = values[j] + (t - j) / (j + 1) * total
+        out[z] = total
+
+
+@kernel
 def _subtract(start, stop, field, mask, origin, scale, degree, coefficients, out):
-    count = (degree + 1) ** 2
+    """Along a row the fit is a polynomial of ``degree``: it is summed at ``degree + 1`` places only."""
+    count, places = (degree + 1) ** 2, degree + 1
     ny, nz = field.shape[1], field.shape[2]
-    functions = np.empty((count, nz))
+    basis = np.empty((count, places))
+    values = np.empty(places)
     fit = np.empty(nz)
     for x in range(start, stop):
         for y in range(ny):
             low, high = span(mask[x, y])
             if low == high:
                 continue
-            n, basis = high - low, functions[:, : high - low]
+            n = high - low
+            step = max(n - 1, 1) / max(degree, 1)
             u, v = (x - origin[0]) * scale[0], (y - origin[1]) * scale[1]
-            _basis_row(u, v, origin[2] - low, scale[2], degree, basis)
-            fit[:n] = 0.0
+            _basis_row(u, v, (origin[2] - low) / step, scale[2] * step, degree, basis)
+            values[:] = 0.0
             for i in range(count):
-                row = basis[i]
-                for z in range(n):
-                    fit[z] += coefficients[i] * row[z]
+                for z in range(places):
+                    values[z] += coefficients[i] * basis[i, z]
+            _along_row(values, 1 / step, fit[:n])
             for z in range(n):
                 if mask[x, y, low + z]:
                     out[x, y, low + z] = field[x, y, low + z] - fit[z]

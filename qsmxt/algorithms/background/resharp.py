@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from qsmxt.algorithms import fourier
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_harmonics
@@ -149,19 +150,20 @@ def resharp(
     inverse = 1 / (square + float(weight))
     field, inside = engine.send(region.field), engine.send(kept)
     right = spheres.averages(engine, kept)(field)
-    length = kept.shape[0]
+    length, rows = kept.shape[0], fourier.Support.of(kept)
+    image, conditioned = engine.zeros(kept.shape), engine.zeros(kept.shape)
     engine.run(_combine, _combine_form, length, field, inside, np.float32(-1), right)
     right *= -1
 
     def operator(y: Any) -> Any:
-        image = engine.filtered(y, square)
-        engine.run(_combine, _combine_form, length, y, inside, weight, image)
-        return image
+        out = engine.filtered(y, square, rows, rows, image)
+        engine.run(_combine, _combine_form, length, y, inside, weight, out)
+        return out
 
     def precondition(residual: Any) -> Any:
-        image = engine.filtered(residual, inverse)
-        engine.run(_combine, _combine_form, length, residual, inside, np.float32(0), image)
-        return image
+        out = engine.filtered(residual, inverse, rows, rows, conditioned)
+        engine.run(_combine, _combine_form, length, residual, inside, np.float32(0), out)
+        return out
 
     y, _ = conjugate_gradients.solve(
         operator,
@@ -172,7 +174,7 @@ def resharp(
         progress=progress,
         engine=engine,
     )
-    local = engine.fetch(engine.filtered(y, engine.send(mean_free)))
+    local = engine.fetch(engine.filtered(y, engine.send(mean_free), rows, rows))
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if parameters.extension:
         local, kept = extended(local, kept, region)

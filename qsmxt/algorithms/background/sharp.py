@@ -138,7 +138,7 @@ def sharp(
     g[engine.send(~kept)] = 0
     if progress:
         progress(0.5)
-    local = engine.fetch(deconvolved(g, spheres, parameters.cutoff, parameters.threshold, engine))
+    local = engine.fetch(deconvolved(g, kept, spheres, parameters.cutoff, parameters.threshold, engine))
     local = remove_harmonics(local, kept, region.grid, parameters.harmonic_degree)
     if progress:
         progress(1.0)

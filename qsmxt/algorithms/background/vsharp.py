@@ -149,7 +149,7 @@ def vsharp(
     g[engine.send(~kept)] = 0
     if progress:
         progress(0.6)
-    local = engine.fetch(deconvolved(g, spheres, parameters.cutoff, parameters.threshold, engine))
+    local = engine.fetch(deconvolved(g, kept, spheres, parameters.cutoff, parameters.threshold, engine))
     degree, depth = parameters.harmonic_degree, parameters.harmonic_depth
     local = remove_deep_harmonics(local, kept, region.mask, region.grid, degree, depth)
     if progress:

@@ -111,7 +111,8 @@ def tikhonov(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("weight", WEIGHTS, lambda w: _transfer(domain, w, parameters.penalised), domain, EQUAL)
     weight = chosen(parameters.weight, parameters.criterion, trials, to_host(field_noise))
-    chi = engine.filtered(engine.send(domain.field), engine.send(_transfer(domain, weight, parameters.penalised)))
+    transfer, rows = engine.send(_transfer(domain, weight, parameters.penalised)), domain.support
+    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)

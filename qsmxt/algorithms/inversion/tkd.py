@@ -112,7 +112,8 @@ def tkd(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t, parameters.correct), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
-    chi = engine.filtered(engine.send(domain.field), engine.send(_transfer(domain, threshold, parameters.correct)))
+    transfer, rows = engine.send(_transfer(domain, threshold, parameters.correct)), domain.support
+    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
@@ -121,7 +122,9 @@ def tkd(
 def _transfer(domain: Domain, threshold: float, correct: bool) -> np.ndarray:
     """Half spectrum by which that of the field is multiplied."""
     dipole = domain.dipole()
-    limited = np.copysign(np.maximum(np.abs(dipole), np.float32(threshold)), dipole)
+    limited = np.abs(dipole)
+    np.maximum(limited, np.float32(threshold), out=limited)
+    np.copysign(limited, dipole, out=limited)
     if correct:
         weights = np.broadcast_to(fourier.spectrum_weights(domain.grid), dipole.shape)
         limited *= np.float32(np.average(dipole / limited, weights=weights))

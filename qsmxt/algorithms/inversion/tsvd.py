@@ -107,7 +107,8 @@ def tsvd(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
-    chi = engine.filtered(engine.send(domain.field), engine.send(_transfer(domain, threshold)))
+    transfer, rows = engine.send(_transfer(domain, threshold)), domain.support
+    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
@@ -116,5 +117,5 @@ def tsvd(
 def _transfer(domain: Domain, threshold: float) -> np.ndarray:
     """Half spectrum by which that of the field is multiplied."""
     dipole = domain.dipole()
-    keep = np.abs(dipole) >= np.float32(threshold)
-    return np.divide(1, dipole, out=np.zeros_like(dipole), where=keep)
+    dipole[np.abs(dipole) < np.float32(threshold)] = np.inf
+    return np.reciprocal(dipole, out=dipole)
