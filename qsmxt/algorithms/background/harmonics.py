@@ -172,13 +172,51 @@ def _basis_row(x, y, origin_z, scale_z, degree, out):
 
 
 @kernel
+def _cardinal(steps, out):
+    """Polynomials that are 1 at one of the places 0, 1, 2, ... and 0 at the others, at ``steps``: (places, z)."""
+    places = out.shape[0]
+    for a in range(places):
+        row = out[a]
+        row[:] = 1.0
+        for b in range(places):
+            if a != b:
+                factor = 1.0 / (a - b)
+                for z in range(row.size):
+                    row[z] *= (z * steps - b) * factor
+
+
+@kernel
+def _row_sums(cardinal, field, mask, products, loads):
+    """Sums over the mask along a row: of products of two polynomials, and of one and the field."""
+    kept = np.empty(field.size)
+    for a in range(loads.size):
+        load = 0.0
+        for z in range(field.size):
+            kept[z] = cardinal[a, z] if mask[z] else 0.0
+            load += kept[z] * field[z] if mask[z] else 0.0
+        loads[a] = load
+        for b in range(a + 1):
+            total = 0.0
+            for z in range(field.size):
+                total += kept[z] * cardinal[b, z]
+            products[a, b] = total
+            products[b, a] = total
+
+
+@kernel
 def _normal_equations(start, stop, field, mask, origin, scale, degree, step_x, step_y):
-    count = (degree + 1) ** 2
+    """Sums of functions and field, then the lower triangle of those of two functions.
+
+    Along a row a function is the sum of its values at ``degree + 1`` places times :func:`_cardinal`.
+    """
+    count, places = (degree + 1) ** 2, degree + 1
     sums = np.zeros(count + count * (count + 1) // 2)
     ny, nz = field.shape[1], field.shape[2]
-    functions = np.empty((count, nz))
-    kept = np.empty((count, nz))
-    values = np.empty(nz)
+    basis = np.empty((count, places))
+    cardinal = np.empty((places, nz))
+    products = np.empty((places, places))
+    loads = np.empty(places)
+    weighted = np.empty(places)
     for x in range(start, stop):
         if x % step_x:
             continue
@@ -186,26 +224,23 @@ def _normal_equations(start, stop, field, mask, origin, scale, degree, step_x, s
             low, high = span(mask[x, y])
             if low == high:
                 continue
-            n, basis = high - low, functions[:, : high - low]
+            step = max(high - low - 1, 1) / max(degree, 1)
             u, v = (x - origin[0]) * scale[0], (y - origin[1]) * scale[1]
-            _basis_row(u, v, origin[2] - low, scale[2], degree, basis)
-            for z in range(n):
-                values[z] = field[x, y, low + z] if mask[x, y, low + z] else 0.0
-            for i in range(count):
-                for z in range(n):
-                    kept[i, z] = basis[i, z] if mask[x, y, low + z] else 0.0
+            _basis_row(u, v, (origin[2] - low) / step, scale[2] * step, degree, basis)
+            _cardinal(1 / step, cardinal[:, : high - low])
+            _row_sums(cardinal, field[x, y, low:high], mask[x, y, low:high], products, loads)
             at = count
             for i in range(count):
-                left = kept[i]
-                total = 0.0
-                for z in range(n):
-                    total += left[z] * values[z]
-                sums[i] += total
-                for j in range(i + 1):
-                    right = basis[j]
+                for a in range(places):
+                    sums[i] += basis[i, a] * loads[a]
                     total = 0.0
-                    for z in range(n):
-                        total += left[z] * right[z]
+                    for b in range(places):
+                        total += products[a, b] * basis[i, b]
+                    weighted[a] = total
+                for j in range(i + 1):
+                    total = 0.0
+                    for a in range(places):
+                        total += weighted[a] * basis[j, a]
                     sums[at] += total
                     at += 1
     return sums
@@ -213,17 +248,16 @@ def _normal_equations(start, stop, field, mask, origin, scale, degree, step_x, s
 
 @kernel
 def _along_row(values, steps, out):
-    """Polynomial through ``values`` at 0, 1, 2, ... (Newton's forward differences, which replace them), at ``steps``."""
+    """Polynomial through ``values`` at 0, 1, 2, ..., at ``steps``; Newton's forward differences replace the values."""
     degree = values.size - 1
     for order in range(1, degree + 1):
         for j in range(degree, order - 1, -1):
-            values[j] -= values[j - 1]
-    for z in range(out.size):
-        total = values[degree]
-        t = z * steps
-        for j in range(degree - 1, -1, -1):
-            total = values[j] + (t - j) / (j + 1) * total
-        out[z] = total
+            values[j] = (values[j] - values[j - 1]) / order
+    out[:] = values[degree]
+    for j in range(degree - 1, -1, -1):
+        value = values[j]
+        for z in range(out.size):
+            out[z] = value + (z * steps - j) * out[z]
 
 
 @kernel
