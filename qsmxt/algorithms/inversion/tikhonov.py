@@ -122,6 +122,7 @@ def _transfer(domain: Domain, weight: float, penalised: str) -> np.ndarray:
     """Half spectrum by which that of the field is multiplied."""
     dipole, factor = domain.dipole(), np.float32(weight)
     penalty = kernels.negative_laplacian(domain.grid) * factor if penalised == "gradient" else factor
-    denominator = dipole * dipole + penalty
+    denominator = dipole * dipole
+    denominator += penalty
     denominator[0, 0, 0] = 1
     return np.divide(dipole, denominator, out=denominator)
