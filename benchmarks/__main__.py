@@ -106,15 +106,16 @@ def reduce(only: str) -> None:
 
 def measure(only: str) -> None:
     """CPU seconds beside QSM.rs."""
-    rows = []
-    for name, ours, transforms, theirs in speed.table(only):
-        share = f"{ours / transforms:.1f}" if transforms else "-"
-        rows.append([name, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", share])
-    _print(
-        f"CPU seconds at 160^3 ({speed.threads()} threads; one transform and back {speed.transform_seconds():.3f})",
-        ["method", "QSMxT", "QSM.rs", "ratio", "of its transforms"],
-        rows,
-    )
+    header = ["method", "QSMxT", "QSM.rs", "ratio", "of its transforms"]
+    unit = f"one transform and back {speed.transform_seconds():.3f}"
+    print(f"\n## CPU seconds at {speed.SIDE}^3 ({speed.threads()} threads; {unit})\n")
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
+    for row in speed.table(only):
+        ours, theirs = row.seconds, row.theirs
+        ratio = f"{theirs / ours:.1f}" if ours and theirs else "-"
+        share = f"{ours / row.transforms:.2f}" if ours and row.transforms else "-"
+        cells = [row.name, *("-" if value is None else f"{value:.2f}" for value in (ours, theirs)), ratio, share]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def plan_and_share(only: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import chains, heads, speed
+from benchmarks.inputs import Inputs
 from qsmxt.algorithms.engine import to_host
 from qsmxt.phantom.head import Head
 from qsmxt.registry.artifacts import ARTIFACTS
@@ -77,7 +78,7 @@ def chain_table(device: Device, head: Head) -> Iterator[tuple[str, str, float, f
 def method_table(device: Device, only: str) -> Iterator[tuple[str, float, float]]:
     """``(method, wall seconds on the host, on the device)`` at the size of :mod:`benchmarks.speed`."""
     head = heads.cached("speed", speed.CASE)
-    given = speed.arrays(head, speed.SIDE)
+    given = Inputs(head)
     for name, method in all_methods().items():
         if not method.on_device or only not in name:
             continue

@@ -1,26 +1,35 @@
-"""CPU seconds of every method at 160^3 beside those measured for QSM.rs 0.20 on the same size (22 % of it brain).
+"""CPU seconds of every registered method at 160^3, 22 % of it brain, beside those measured for QSM.rs 0.20.
 
-All methods get four echoes and run at their defaults. The CLEAR-SWI of QSM.rs takes one echo, neither corrects the
-sensitivity of the coils nor thresholds the magnitude; it has a row of its own with the same work. Beside our whole
-method stand its 0.25 s and the 2.0 s of its correction of the sensitivity.
+All methods get four echoes and run at their defaults, once their kernels are compiled. The CLEAR-SWI of QSM.rs takes
+one echo, neither corrects the sensitivity of the coils nor thresholds the magnitude; it has a row of its own with the
+same work. Beside our whole method stand its 0.25 s and the 2.0 s of its correction of the sensitivity.
+
+The cost of a method's own transforms is the number of three-dimensional real transforms, forward and back, on each grid
+that it transforms (its box with the padding), times what a plain one of that grid costs, all rows and planes. Where a
+method passes over empty rows it saves some of that. The default inversion sends two volumes through one complex
+transform, which counts as two. Cosine transforms, and smoothing by recursion, are not counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from benchmarks import board, heads
+from benchmarks import heads
+from benchmarks.inputs import Inputs
 from qsmxt.algorithms import fourier, parallel
-from qsmxt.algorithms.engine import Engine
-from qsmxt.constants import rad_per_ppm
-from qsmxt.phantom.head import Head, HeadSettings
-from qsmxt.registry.methods import lookup, methods
+from qsmxt.errors import QSMxTError
+from qsmxt.phantom.head import HeadSettings
+from qsmxt.registry.methods import Method, all_methods
 
 #: CPU seconds of QSM.rs (double precision, two cores) by our ``stage.method``.
 QSM_RS: dict[str, float] = {
@@ -46,11 +55,16 @@ QSM_RS: dict[str, float] = {
     "swi.clearswi, one echo": 0.25,
 }
 
-#: What CLEAR-SWI does in QSM.rs, as parameters of ours.
+#: What CLEAR-SWI does in QSM.rs, as parameters of ours, and the row that shows it.
+ONE_ECHO_ROW = "swi.clearswi, one echo"
 ONE_ECHO = {"softplus": False, "sensitivity": 0.0}
 
-#: Runs of which the fastest counts: until they took so many seconds together.
+#: Runs of which the fastest counts: until they took so many seconds together; one, where that takes so long.
 ENOUGH = 1.0
+LONG = 20.0
+
+#: Bytes up to which the C library takes memory that was used before, as it does in a run of several methods.
+REUSED = 31 << 20
 
 #: Voxels along every axis; of the small cube on which kernels are compiled first.
 SIDE = 160
@@ -66,81 +80,105 @@ CASE = HeadSettings(
 )
 
 
-def table(only: str = "") -> Iterator[tuple[str, float, float, float]]:
-    """``(method, our CPU seconds, of them in transforms, theirs)`` for every method that both have, once compiled."""
+@dataclass(frozen=True)
+class Row:
+    """Of one method: CPU seconds, those of plain transforms of as many volumes, and those of QSM.rs.
+
+    ``None``: cannot run without files of the user, does no such transforms, has no counterpart.
+    """
+
+    name: str
+    seconds: float | None
+    transforms: float | None
+    theirs: float | None
+
+
+def table(only: str = "") -> Iterator[Row]:
+    """A row for every registered method whose name holds ``only``, and one for the CLEAR-SWI of QSM.rs."""
     head = heads.cached("speed", CASE)
-    large, small = arrays(head, SIDE), arrays(head, WARM)
-    for row, theirs in QSM_RS.items():
-        name, _, echo = row.partition(", ")
-        stage, key = name.split(".")
-        if only not in row or key not in methods(stage):
-            continue
-        method = lookup(stage, key)
-        given, parameters = (_first_echo(large), ONE_ECHO) if echo else (large, {})
-        method.run(small, head.grid.with_shape((WARM,) * 3))
-        yield row, *_fastest(lambda m=method, g=given, p=parameters: m.run(g, head.grid, p)), theirs
+    arrays = Inputs(head)
+    np.empty(REUSED, dtype=np.uint8)  # once given back, arrays up to this size take memory that was used before
+    for method in all_methods().values():
+        if only in method.name:
+            yield _row(method.name, method, arrays, {})
+        if method.name == "swi.clearswi" and only in ONE_ECHO_ROW:
+            yield _row(ONE_ECHO_ROW, method, arrays, ONE_ECHO, 1)
 
 
-def _fastest(work: Callable[[], Any]) -> tuple[float, float]:
-    """CPU seconds of the fastest of a few runs, and of them in transforms."""
-    found: list[tuple[float, float]] = []
-    while sum(seconds for seconds, _ in found) < ENOUGH:
-        with _transforms_timed() as transforms:
-            start = time.process_time()
-            work()
-            found.append((time.process_time() - start, sum(transforms)))
+def _row(name: str, method: Method, arrays: Inputs, parameters: dict[str, Any], echoes: int | None = None) -> Row:
+    theirs = QSM_RS.get(name)
+    if method.extra:
+        return Row(name, None, None, theirs)
+    given = arrays.of(method)
+    if echoes is not None:
+        given |= {key: given[key][:echoes] for key in ("magnitude", "unwrapped_phase", "echo_times")}
+    with contextlib.suppress(QSMxTError):  # what is left of a brain may be too small for a method
+        method.run(arrays.of(method, WARM), arrays.grid.with_shape((WARM,) * 3), parameters)
+    with _counted() as counts:
+        seconds = _cpu(lambda: method.run(given, arrays.grid, parameters))
+    if seconds < LONG:
+        seconds = _fastest(lambda: method.run(given, arrays.grid, parameters))
+    cost = sum(number * _plain(shape)[direction] for (shape, direction), number in counts.items())
+    return Row(name, seconds, cost or None, theirs)
+
+
+def _cpu(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _fastest(work: Callable[[], Any]) -> float:
+    """CPU seconds of the fastest of a few runs."""
+    found: list[float] = []
+    while sum(found) < ENOUGH or len(found) < 2:
+        found.append(_cpu(work))
     return min(found)
 
 
 @contextmanager
-def _transforms_timed() -> Iterator[list[float]]:
-    """CPU seconds of every call of a real transform meanwhile."""
-    seconds: list[float] = []
+def _counted() -> Iterator[Counter[tuple[tuple[int, int, int], int]]]:
+    """How many volumes of a shape are transformed meanwhile, forward (0) and back (1)."""
+    counts: Counter[tuple[tuple[int, int, int], int]] = Counter()
+    forward, inverse, transform = fourier._planes_forward, fourier._planes_inverse, fourier.transform
 
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            start = time.process_time()
-            result = function(*arguments)
-            seconds.append(time.process_time() - start)
-            return result
+    def count_forward(start: int, stop: int, volume: Any, spectrum: Any, support: Any = None) -> None:
+        counts[volume.shape, 0] += start == 0
+        forward(start, stop, volume, spectrum, support)
 
-        return call
+    def count_inverse(start: int, stop: int, spectrum: Any, volume: Any, support: Any = None) -> None:
+        counts[volume.shape, 1] += start == 0
+        inverse(start, stop, spectrum, volume, support)
 
-    forward, inverse = timed(fourier.forward), timed(fourier.inverse)
-    with (
-        mock.patch.multiple(fourier, forward=forward, inverse=inverse),
-        mock.patch.multiple(Engine, forward=staticmethod(forward), inverse=staticmethod(inverse)),
+    def count_pair(piece: Any, axes: Any, there: bool) -> None:
+        if axes == fourier.PLANE:  # slabs that start at the first plane lie at the start of their volume
+            counts[piece.base.shape, 0 if there else 1] += 2 * (piece.ctypes.data == piece.base.ctypes.data)
+        transform(piece, axes, there)
+
+    with mock.patch.multiple(
+        fourier, _planes_forward=count_forward, _planes_inverse=count_inverse, transform=count_pair
     ):
-        yield seconds
+        yield counts
 
 
-def _first_echo(given: dict[str, Any]) -> dict[str, Any]:
-    """The same with one echo."""
-    echoes = ("magnitude", "unwrapped_phase", "echo_times")
-    return given | {name: given[name][:1] for name in echoes}
-
-
-def arrays(head: Head, side: int) -> dict[str, Any]:
-    """What the methods consume, cut to a cube in the middle of the head."""
-    middle = (slice((SIDE - side) // 2, (SIDE - side) // 2 + side),) * 3
-    given = board.available(head) | {"total_field": head.total_field, "local_field": head.local_field}
-    phase = [rad_per_ppm(head.field_strength, t) * head.total_field for t in head.echo_times]
-    given["unwrapped_phase"] = np.stack(phase).astype(np.float32)
-    return {
-        name: np.ascontiguousarray(value[(..., *middle)]) if np.ndim(value) >= 3 else value
-        for name, value in given.items()
-    }
-
-
-def transform_seconds(shape: tuple[int, int, int] = (160, 160, 160)) -> float:
-    """CPU seconds of one real transform and its inverse, the unit in which solvers are counted."""
+@cache
+def _plain(shape: tuple[int, int, int]) -> tuple[float, float]:
+    """CPU seconds of a transform of a volume without empty rows, and of its inverse."""
     volume = np.zeros(shape, dtype=np.float32)
-    best = np.inf
-    for _ in range(5):
+    found = []
+    for _ in range(8):
         start = time.process_time()
-        fourier.inverse(fourier.forward(volume), shape)
-        best = min(best, time.process_time() - start)
-    return best
+        spectrum = fourier.forward(volume)
+        middle = time.process_time()
+        fourier.inverse(spectrum, shape)
+        found.append((middle - start, time.process_time() - middle))
+    there, back = zip(*found, strict=True)
+    return min(there), min(back)
+
+
+def transform_seconds(shape: tuple[int, int, int] = (SIDE, SIDE, SIDE)) -> float:
+    """CPU seconds of one real transform and its inverse, the unit in which solvers are counted."""
+    return sum(_plain(shape))
 
 
 def threads() -> int:

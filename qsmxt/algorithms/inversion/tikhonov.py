@@ -112,7 +112,8 @@ def tikhonov(
     trials = of_transfer("weight", WEIGHTS, lambda w: _transfer(domain, w, parameters.penalised), domain, EQUAL)
     weight = chosen(parameters.weight, parameters.criterion, trials, to_host(field_noise))
     transfer, rows = engine.send(_transfer(domain, weight, parameters.penalised)), domain.support
-    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
+    field = engine.send(domain.field)
+    chi = engine.filtered(field, transfer, rows, rows, field)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)

@@ -113,7 +113,8 @@ def tkd(
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t, parameters.correct), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
     transfer, rows = engine.send(_transfer(domain, threshold, parameters.correct)), domain.support
-    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
+    field = engine.send(domain.field)
+    chi = engine.filtered(field, transfer, rows, rows, field)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
@@ -121,13 +122,15 @@ def tkd(
 
 def _transfer(domain: Domain, threshold: float, correct: bool) -> np.ndarray:
     """Half spectrum by which that of the field is multiplied."""
-    dipole = domain.dipole()
-    limited = np.abs(dipole)
-    np.maximum(limited, np.float32(threshold), out=limited)
-    np.copysign(limited, dipole, out=limited)
+    transfer = domain.dipole()
+    negative = transfer < 0
+    np.abs(transfer, out=transfer)
+    factor = np.float32(1)
     if correct:
-        weights = np.broadcast_to(fourier.spectrum_weights(domain.grid), dipole.shape)
-        limited *= np.float32(np.average(dipole / limited, weights=weights))
-    np.divide(1, limited, out=limited)
-    limited[0, 0, 0] = 0
-    return limited
+        weights = np.broadcast_to(fourier.spectrum_weights(domain.grid), transfer.shape)
+        factor /= np.float32(np.average(np.minimum(transfer / np.float32(threshold), 1), weights=weights))
+    np.maximum(transfer, np.float32(threshold), out=transfer)
+    np.divide(factor, transfer, out=transfer)
+    np.negative(transfer, out=transfer, where=negative)
+    transfer[0, 0, 0] = 0
+    return transfer

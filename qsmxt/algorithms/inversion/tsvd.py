@@ -108,7 +108,8 @@ def tsvd(
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
     transfer, rows = engine.send(_transfer(domain, threshold)), domain.support
-    chi = engine.filtered(engine.send(domain.field), transfer, rows, rows)
+    field = engine.send(domain.field)
+    chi = engine.filtered(field, transfer, rows, rows, field)
     if progress:
         progress(1.0)
     return engine.finish(domain, chi)
