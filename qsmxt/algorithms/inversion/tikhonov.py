@@ -57,7 +57,7 @@ class TikhonovParameters:
     sentence=(
         "Susceptibility was computed by closed-form Tikhonov regularisation of the {penalised} (weight {weight})."
     ),
-    cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=11, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
 )

@@ -58,7 +58,7 @@ class TKDParameters:
     parameters=TKDParameters,
     references=("shmueli2009",),
     sentence="Susceptibility was computed by thresholded k-space division (threshold {threshold}).",
-    cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=11, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
 )

@@ -53,7 +53,7 @@ class TSVDParameters:
     parameters=TSVDParameters,
     references=("wharton2010",),
     sentence="Susceptibility was computed by truncated singular value decomposition (threshold {threshold}).",
-    cost=Cost(bytes_per_voxel=17, seconds_per_megavoxel=0.05),
+    cost=Cost(bytes_per_voxel=11, seconds_per_megavoxel=0.05),
     linear=True,
     on_device=True,
 )
