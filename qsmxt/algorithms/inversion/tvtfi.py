@@ -217,8 +217,8 @@ def weight_for_total_field(
     The weight has the same unit in all methods that find background and susceptibility together, and their own maps
     have no ratio of amplitudes that would tell it: what the background left in the map has one of its own. On digital
     heads at 3 T (B0 along the axis and at 25 degrees) with 0.9 and 3 ppb of noise the local field is 32 to 57 % off,
-    and yet ``equalisation`` finds 1.1 to 1.6e-4 and ``discrepancy`` 0.8e-4 and 5e-4; from the true local field they
-    find 1.4 to 1.9e-4, and 1e-4 and 5.6e-4. ``factor`` tells from the map of this method by how much the prior of
+    and yet ``discrepancy`` finds 0.7e-4 and 5e-4 and ``equalisation`` 0.7 to 1.3e-4; from the true local field they
+    find 1e-4 and 5.3e-4, and 1.4 to 1.7e-4. ``factor`` tells from the map of this method by how much the prior of
     another needs a larger weight.
     """
     if weight != "auto":
