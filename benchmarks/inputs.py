@@ -17,6 +17,8 @@ from qsmxt.phantom.example import DIRECTIONS, SPIN_ECHO_TIMES
 from qsmxt.phantom.head import Head
 from qsmxt.registry.methods import Method
 
+#: Arrays that methods get if they can use them.
+OPTIONAL = ("mask", "magnitude", "echo_times", "field_strength")
 #: R2 of all tissue, 1/s.
 R2 = 12.0
 COILS = 4
@@ -41,11 +43,11 @@ class Inputs:
         return self._made[name]
 
     def of(self, method: Method, side: int | None = None) -> dict[str, Any]:
-        """What ``method`` consumes, and of what it may use magnitude, echo times and field strength.
+        """What ``method`` consumes, and of what it may use :data:`OPTIONAL`.
 
         ``side``: cut to a cube of so many voxels in the middle of the head.
         """
-        optional = [name for name in method.optional if name in ("magnitude", "echo_times", "field_strength")]
+        optional = [name for name in method.optional if name in OPTIONAL]
         given = {name: self[name] for name in (*method.consumes, *optional)}
         if "coil_phase" in given:
             given["echo_times"] = np.array(COIL_ECHO_TIMES)
