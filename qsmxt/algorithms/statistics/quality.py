@@ -40,7 +40,7 @@ from qsmxt.algorithms import fourier, morphology
 from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.kernels import dipole
 from qsmxt.algorithms.runs import Runs
-from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median_within
+from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median, median_within
 from qsmxt.geometry import Grid
 
 #: Ratio of median absolute value to standard deviation of a normal distribution.
@@ -133,7 +133,7 @@ def noise(volume: np.ndarray, mask: np.ndarray) -> float | None:
         difference = np.diff(difference, axis=axis)
     if not axes or np.count_nonzero(inside) < FEWEST:
         return None
-    return float(np.median(np.abs(difference[inside])) / (MEDIAN_OF_NORMAL * 2 ** (len(axes) / 2)))
+    return float(median(np.abs(difference[inside])) / (MEDIAN_OF_NORMAL * 2 ** (len(axes) / 2)))
 
 
 def _neighbours(volume: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,11 +159,11 @@ def field_residual(local_field: np.ndarray, chi: np.ndarray, mask: np.ndarray, g
     """Norm of what ``chi`` does not explain of ``local_field`` (both ppm) in ``mask`` over the norm of the field."""
     crop = Crop.around(mask, grid, padding=max(40.0, 4 * max(grid.voxel_size)))
     inside = crop.extract(np.asarray(mask, dtype=bool))
-    kernel = dipole(crop.grid)
+    kernel, support = dipole(crop.grid), fourier.Support.of(inside)
     sources = np.where(inside, crop.extract(chi.astype(np.float32, copy=False)), np.float32(0))
     field = crop.extract(local_field.astype(np.float32, copy=False))[inside].astype(np.float64)
-    left = field - fourier.filtered(sources, kernel)[inside]
-    of_constant = fourier.filtered(inside.astype(np.float32), kernel)[inside].astype(np.float64)
+    left = field - fourier.filtered(sources, kernel, support)[inside]
+    of_constant = fourier.filtered(inside.astype(np.float32), kernel, support)[inside].astype(np.float64)
     size, square = float(field @ field), float(of_constant @ of_constant)
     if size == 0:
         return None
@@ -210,7 +210,7 @@ def rim_ratio(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> float | None:
     rim = mask & ~core
     if not core.any() or not rim.any():
         return None
-    middle = float(np.median(chi[mask]))
+    middle = median_within(chi, mask)
     outer, inner = (float(np.mean((chi[part].astype(np.float64) - middle) ** 2)) for part in (rim, core))
     return float(np.sqrt(outer / inner)) if inner > 0 else None
 
