@@ -159,10 +159,12 @@ def _import_graphs() -> None:
         loaded = [name for name in sys.modules if name.startswith("networkx.algorithms.")]
     # nipype asks for its old name first
     networkx.dfs_preorder = networkx.dfs_preorder_nodes  # type: ignore[attr-defined]
-    usual = networkx.__getattr__
+    usual = vars(networkx).pop("__getattr__", None)
 
     def find(name: str) -> Any:
-        networkx.__getattr__ = usual  # type: ignore[method-assign]
+        del networkx.__getattr__
+        if usual is not None:
+            networkx.__getattr__ = usual  # type: ignore[method-assign]
         for part in _UNUSED_GRAPHS:
             exec(f"from networkx.{part} import *", vars(networkx))
         for used in loaded:  # the package that they belong to has come after them

@@ -154,23 +154,10 @@ def combined(magnitude: np.ndarray | None, domain: Domain) -> np.ndarray | None:
     return np.sqrt(square, out=square)
 
 
-def update(spectrum: np.ndarray, gain: np.ndarray, data: np.ndarray) -> None:
-    """Replace a complex ``spectrum`` by ``data + gain * spectrum``, ``gain`` real."""
-    parallel.run(_update, spectrum.shape[0], spectrum, gain, data)
-
-
 def change(new: np.ndarray, old: np.ndarray) -> float:
     """Relative change, norm of ``new - old`` over norm of ``new`` (0 if both vanish)."""
     difference, norm = parallel.total(_change, new.shape[0], new, old)
     return float(np.sqrt(difference / norm)) if norm > 0 else 0.0
-
-
-@kernel
-def _update(start, stop, spectrum, gain, data):
-    for i in range(start, stop):
-        for j in range(spectrum.shape[1]):
-            for k in range(spectrum.shape[2]):
-                spectrum[i, j, k] = data[i, j, k] + gain[i, j, k] * spectrum[i, j, k]
 
 
 @kernel

@@ -38,8 +38,8 @@ _AXES = (0, 1, 2)
 class Engine:
     """Primitives on NumPy arrays: :mod:`qsmxt.algorithms.fourier`, :mod:`qsmxt.algorithms.domain`.
 
-    ``scale`` and ``update`` work in place. What a transform leaves out of the rows that are wanted is not to be looked
-    at: 0 here, anything elsewhere; and it need not use the memory of an ``out``.
+    ``scale`` works in place. What a transform leaves out of the rows that are wanted is not to be looked at: 0 here,
+    anything elsewhere; and it need not use the memory of an ``out``.
 
     ``gradient``, ``divergence`` and ``stiffness`` are those of :mod:`qsmxt.algorithms.differences`, operations on
     vectors those of :mod:`qsmxt.algorithms.vectors`; ``xp`` is the namespace of the
@@ -51,7 +51,7 @@ class Engine:
     inverse = staticmethod(fourier.inverse)
     filtered = staticmethod(fourier.filtered)
     scale = staticmethod(fourier.scale)
-    update = staticmethod(host.update)
+    renewed = staticmethod(fourier.renewed)
     change = staticmethod(host.change)
     gradient = staticmethod(differences.gradient)
     divergence = staticmethod(differences.divergence)
@@ -154,9 +154,11 @@ class ArrayEngine(Engine):
     def scale(self, spectrum: Any, transfer: Any) -> None:  # type: ignore[override]
         spectrum *= transfer
 
-    def update(self, spectrum: Any, gain: Any, data: Any) -> None:  # type: ignore[override]
+    def renewed(self, volume: Any, gain: Any, data: Any) -> Any:  # type: ignore[override]
+        spectrum = self.forward(volume)
         spectrum *= gain
         spectrum += data
+        return self.inverse(spectrum, tuple(volume.shape))
 
     def change(self, new: Any, old: Any) -> float:  # type: ignore[override]
         step = new - old

@@ -102,6 +102,17 @@ def filtered(
     return result
 
 
+def renewed(volume: np.ndarray, gain: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Volume of the half spectrum ``data + gain * F volume``, with ``gain`` real: the step of a splitting."""
+    nx, ny, nz = volume.shape
+    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
+    result = np.empty(volume.shape, dtype=np.float32)
+    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum)
+    parallel.run(_rows_renewed, ny, spectrum, gain, data)
+    parallel.run(_planes_inverse, nx, spectrum, result)
+    return result
+
+
 def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
     """Multiply a complex ``spectrum`` in place with a real ``transfer``."""
     parallel.run(_scale, spectrum.shape[0], spectrum, transfer)
@@ -148,7 +159,15 @@ def _rows_filtered(start: int, stop: int, spectrum: np.ndarray, transfer: np.nda
     """Transform of a slab of rows across the planes, multiplication, and transform back."""
     piece = spectrum[:, start:stop]
     transform(piece, ACROSS, True)
-    _scale(0, piece.shape[0], piece, transfer[:, start:stop])
+    _scale_rows(start, stop, spectrum, transfer)
+    transform(piece, ACROSS, False)
+
+
+def _rows_renewed(start: int, stop: int, spectrum: np.ndarray, gain: np.ndarray, data: np.ndarray) -> None:
+    """Transform of a slab of rows across the planes, their new spectrum, and transform back."""
+    piece = spectrum[:, start:stop]
+    transform(piece, ACROSS, True)
+    _renew_rows(start, stop, spectrum, gain, data)
     transform(piece, ACROSS, False)
 
 
@@ -187,6 +206,22 @@ def _scale(start, stop, spectrum, transfer):
         for j in range(spectrum.shape[1]):
             for k in range(spectrum.shape[2]):
                 spectrum[i, j, k] *= transfer[i, j, k]
+
+
+@kernel
+def _scale_rows(start, stop, spectrum, transfer):
+    for i in range(spectrum.shape[0]):
+        for j in range(start, stop):
+            for k in range(spectrum.shape[2]):
+                spectrum[i, j, k] *= transfer[i, j, k]
+
+
+@kernel
+def _renew_rows(start, stop, spectrum, gain, data):
+    for i in range(spectrum.shape[0]):
+        for j in range(start, stop):
+            for k in range(spectrum.shape[2]):
+                spectrum[i, j, k] = data[i, j, k] + gain[i, j, k] * spectrum[i, j, k]
 
 
 def fast_length(length: int, *, even: bool = False) -> int:

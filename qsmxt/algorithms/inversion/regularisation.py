@@ -246,9 +246,7 @@ def total_variation(
     right = engine.copy(chi)
     for iteration in range(iterations):
         shrinkage.step(chi, 1 / penalty, right)
-        spectrum = engine.forward(right)
-        engine.update(spectrum, gain, data)
-        old, chi = chi, engine.inverse(spectrum, grid.shape)
+        old, chi = chi, engine.renewed(right, gain, data)
         if progress:
             progress((iteration + 1) / iterations)
         if engine.change(chi, old) < tolerance:

@@ -157,9 +157,7 @@ def rts(
     right = engine.zeros(shape)
     for iteration in range(parameters.iterations):
         shrinkage.step(chi, 1 / parameters.penalty, right)
-        spectrum = engine.forward(right)
-        engine.update(spectrum, gain, data)
-        old, chi = chi, engine.inverse(spectrum, shape)
+        old, chi = chi, engine.renewed(right, gain, data)
         if progress:
             progress((iteration + 1) / parameters.iterations)
         if iteration + 1 >= FEWEST and engine.change(chi, old) < parameters.tolerance:

@@ -321,7 +321,8 @@ def _solve_elsewhere(
         spectrum = engine.forward(2 * ((data + mu * state) / total) - state)
         engine.scale(spectrum, from_field)
         other = engine.forward(right)
-        engine.update(other, from_gradient, spectrum)
+        engine.scale(other, from_gradient)
+        other += spectrum
         old, x = x, engine.inverse(engine.copy(other), shape)
         engine.scale(other, dipole)
         predicted = engine.inverse(other, shape)

@@ -162,8 +162,8 @@ def field_residual(local_field: np.ndarray, chi: np.ndarray, mask: np.ndarray, g
     kernel, support = dipole(crop.grid), fourier.Support.of(inside)
     sources = np.where(inside, crop.extract(chi.astype(np.float32, copy=False)), np.float32(0))
     field = crop.extract(local_field.astype(np.float32, copy=False))[inside].astype(np.float64)
-    left = field - fourier.filtered(sources, kernel, support)[inside]
-    of_constant = fourier.filtered(inside.astype(np.float32), kernel, support)[inside].astype(np.float64)
+    left = field - fourier.filtered(sources, kernel, support, support)[inside]
+    of_constant = fourier.filtered(inside.astype(np.float32), kernel, support, support)[inside].astype(np.float64)
     size, square = float(field @ field), float(of_constant @ of_constant)
     if size == 0:
         return None
