@@ -22,6 +22,7 @@ The step that dominates the alternating direction method of multipliers (ADMM) f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -133,14 +134,25 @@ class Shrinkage:
 
         ``threshold`` is :math:`\lambda/\rho` in units of ``volume`` per mm.
         """
+        parallel.run(self.planes(volume, threshold, out), volume.shape[0])
+        return out
+
+    def planes(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> Callable[[int, int], None]:
+        """:meth:`step` as a function of a slab, so that more can be done with its planes while they are in the cache.
+
+        It has to be called once for every slab; ``volume`` must stay as it is until then.
+        """
         end = np.float32(self._limit * threshold)
         fade = np.float32(1) / max(end - np.float32(threshold), np.float32(1e-30))
         np.take(self.state[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
-        parallel.run(
-            _shrink_and_diverge, volume.shape[0], volume, np.float32(threshold), end, fade, self._relaxation,
-            self._weights, self.state, self._halo, self._slab, self._inverse, out,
-        )  # fmt: skip
-        return out
+
+        def step(start: int, stop: int) -> None:
+            _shrink_and_diverge(
+                start, stop, volume, np.float32(threshold), end, fade, self._relaxation,
+                self._weights, self.state, self._halo, self._slab, self._inverse, out,
+            )  # fmt: skip
+
+        return step
 
 
 @kernel

@@ -51,7 +51,6 @@ class Engine:
     inverse = staticmethod(fourier.inverse)
     filtered = staticmethod(fourier.filtered)
     scale = staticmethod(fourier.scale)
-    renewed = staticmethod(fourier.renewed)
     change = staticmethod(host.change)
     gradient = staticmethod(differences.gradient)
     divergence = staticmethod(differences.divergence)
@@ -97,6 +96,10 @@ class Engine:
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Float32 zeros."""
         return np.zeros(shape, dtype=np.float32)
+
+    def renewed(self, split: Any, volume: Any, threshold: float, right: Any, gain: Any, data: Any) -> Any:
+        """Volume of the half spectrum ``data + gain * F right``; a step of ``split`` makes ``right`` of ``volume``."""
+        return fourier.renewed(right, gain, data, split.planes(volume, threshold, right))
 
     def shrinkage(
         self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
@@ -154,8 +157,9 @@ class ArrayEngine(Engine):
     def scale(self, spectrum: Any, transfer: Any) -> None:  # type: ignore[override]
         spectrum *= transfer
 
-    def renewed(self, volume: Any, gain: Any, data: Any) -> Any:  # type: ignore[override]
-        spectrum = self.forward(volume)
+    def renewed(self, split: Any, volume: Any, threshold: float, right: Any, gain: Any, data: Any) -> Any:
+        split.step(volume, threshold, right)
+        spectrum = self.forward(right)
         spectrum *= gain
         spectrum += data
         return self.inverse(spectrum, tuple(volume.shape))

@@ -13,7 +13,7 @@ mask alone (:class:`Support`): a sixth of the time for a brain in its padded box
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,15 +102,35 @@ def filtered(
     return result
 
 
-def renewed(volume: np.ndarray, gain: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Volume of the half spectrum ``data + gain * F volume``, with ``gain`` real: the step of a splitting."""
-    nx, ny, nz = volume.shape
-    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
-    result = np.empty(volume.shape, dtype=np.float32)
-    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum)
-    parallel.run(_rows_renewed, ny, spectrum, gain, data)
-    parallel.run(_planes_inverse, nx, spectrum, result)
-    return result
+def through(
+    volumes: Sequence[np.ndarray],
+    change: Callable[..., None],
+    *arrays: np.ndarray,
+    make: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
+    """Volumes of the half spectra that ``change(start, stop, *spectra, *arrays)`` makes of those of ``volumes``.
+
+    It changes the rows of a slab, of all planes, in place, while they are in the cache. So are planes when they are
+    transformed which ``make(start, stop)`` writes to the first volume right before.
+    """
+    nx, ny, nz = volumes[0].shape
+    spectra = [np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64) for _ in volumes]
+    parallel.run(_planes_made, nx, volumes[0], spectra[0], make)
+    for volume, spectrum in zip(volumes[1:], spectra[1:], strict=True):
+        parallel.run(_planes_forward, nx, volume, spectrum)
+    parallel.run(_rows_changed, ny, spectra, change, arrays)
+    results = []
+    while spectra:
+        results.append(np.empty((nx, ny, nz), dtype=np.float32))
+        parallel.run(_planes_inverse, nx, spectra.pop(0), results[-1])
+    return results
+
+
+def renewed(
+    volume: np.ndarray, gain: np.ndarray, data: np.ndarray, make: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Volume of the half spectrum ``data + gain * F volume``, with ``gain`` real; ``make`` as in :func:`through`."""
+    return through([volume], _renew_rows, gain, data, make=make)[0]
 
 
 def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
@@ -132,6 +152,15 @@ def _planes_forward(
     if first < last:
         _real_forward(planes[:, first:last], LAST, result[:, first:last])
         transform(result, MIDDLE, True)
+
+
+def _planes_made(
+    start: int, stop: int, volume: np.ndarray, spectrum: np.ndarray, make: Callable[[int, int], None] | None
+) -> None:
+    """Planes of a slab as they are made, and their half spectra."""
+    if make is not None:
+        make(start, stop)
+    _planes_forward(start, stop, volume, spectrum)
 
 
 def _planes_inverse(
@@ -163,12 +192,15 @@ def _rows_filtered(start: int, stop: int, spectrum: np.ndarray, transfer: np.nda
     transform(piece, ACROSS, False)
 
 
-def _rows_renewed(start: int, stop: int, spectrum: np.ndarray, gain: np.ndarray, data: np.ndarray) -> None:
-    """Transform of a slab of rows across the planes, their new spectrum, and transform back."""
-    piece = spectrum[:, start:stop]
-    transform(piece, ACROSS, True)
-    _renew_rows(start, stop, spectrum, gain, data)
-    transform(piece, ACROSS, False)
+def _rows_changed(
+    start: int, stop: int, spectra: list[np.ndarray], change: Callable[..., None], arrays: tuple[np.ndarray, ...]
+) -> None:
+    """Transform of a slab of rows across the planes, their change, and transform back."""
+    for spectrum in spectra:
+        transform(spectrum[:, start:stop], ACROSS, True)
+    change(start, stop, *spectra, *arrays)
+    for spectrum in spectra:
+        transform(spectrum[:, start:stop], ACROSS, False)
 
 
 def _real_forward(planes: np.ndarray, axes: Sequence[int], result: np.ndarray) -> None:

@@ -235,7 +235,7 @@ def total_variation(
     gain = np.float32(rho) * kernels.negative_laplacian(grid)
     gain += dipole * dipole
     gain[0, 0, 0] = 1
-    data = engine.forward(engine.send(domain.field))
+    data = engine.forward(engine.send(domain.field), domain.support)
     engine.scale(data, engine.send(dipole / gain))
     gain = np.float32(rho) / gain
     gain[0, 0, 0] = 0
@@ -245,8 +245,7 @@ def total_variation(
     chi = engine.inverse(engine.copy(data), grid.shape)
     right = engine.copy(chi)
     for iteration in range(iterations):
-        shrinkage.step(chi, 1 / penalty, right)
-        old, chi = chi, engine.renewed(right, gain, data)
+        old, chi = chi, engine.renewed(shrinkage, chi, 1 / penalty, right, gain, data)
         if progress:
             progress((iteration + 1) / iterations)
         if engine.change(chi, old) < tolerance:

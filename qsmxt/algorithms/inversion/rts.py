@@ -135,16 +135,16 @@ def rts(
     True
     """
     engine, domain = placed("local_field", local_field, mask, grid)
-    shape = domain.grid.shape
+    shape, rows = domain.grid.shape, domain.support
     trials = of_total_variation(domain, parameters.penalty, parameter="fidelity", value_of=lambda w: POWER / w)
     fidelity = chosen(parameters.fidelity, parameters.criterion, trials, to_host(field_noise))
     dipole = domain.dipole()
-    data = engine.forward(engine.send(domain.field))
+    data = engine.forward(engine.send(domain.field), rows)
     weights = fourier.spectrum_weights(domain.grid)
     engine.scale(data, engine.send(diagonal_filter(dipole, engine.fetch(data), weights, parameters.first_iterations)))
-    chi = engine.inverse(data, shape)
+    chi = engine.inverse(data, shape, rows)
     chi *= engine.send(domain.mask.astype(np.float32))
-    data = engine.forward(chi)
+    data = engine.forward(chi, rows)
     known = np.float32(fidelity) * (np.abs(dipole) > parameters.threshold)
     del dipole
     gain = np.float32(parameters.penalty) * kernels.negative_laplacian(domain.grid)
@@ -156,8 +156,7 @@ def rts(
     shrinkage = engine.shrinkage(domain.grid)
     right = engine.zeros(shape)
     for iteration in range(parameters.iterations):
-        shrinkage.step(chi, 1 / parameters.penalty, right)
-        old, chi = chi, engine.renewed(right, gain, data)
+        old, chi = chi, engine.renewed(shrinkage, chi, 1 / parameters.penalty, right, gain, data)
         if progress:
             progress((iteration + 1) / parameters.iterations)
         if iteration + 1 >= FEWEST and engine.change(chi, old) < parameters.tolerance:

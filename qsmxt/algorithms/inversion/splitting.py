@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qsmxt.algorithms import kernels, parallel
+from qsmxt.algorithms import fourier, kernels, parallel
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.domain import Domain
 from qsmxt.algorithms.engine import HOST, Engine
@@ -103,12 +103,10 @@ class Splitting:
         """Iterate until the map changes by less than ``tolerance``, or ``iterations`` times; returns the map."""
         engine = self.engine
         for iteration in range(iterations):
-            data = engine.forward(self.target)
-            right = engine.forward(self._right)
-            right, data = self._solve(right, data)
-            old, self.chi = self.chi, engine.inverse(right, self.grid.shape)
-            del right
-            data_step(engine.inverse(data, self.grid.shape), self.target)
+            old = self.chi
+            self.chi, predicted = self._solve()
+            data_step(predicted, self.target)
+            del predicted
             self.prior.step(self.chi, self.threshold, self._right)
             if progress:
                 progress((iteration + 1) / iterations)
@@ -116,20 +114,21 @@ class Splitting:
                 break
         return self.chi
 
-    def _solve(self, right: Any, data: Any) -> tuple[Any, Any]:
-        """Spectra of the map and of its field from those of the two splits; on the host in their memory."""
-        if self.engine is not HOST:
-            chi = self._back * data + self._gain * right
-            return chi, self.dipole * chi
-        parallel.run(_solve, right.shape[0], right, data, self._gain, self._back, self.dipole)
-        return right, data
+    def _solve(self) -> tuple[Any, Any]:
+        """Map and its field from the two splits."""
+        engine, shape = self.engine, self.grid.shape
+        if engine is HOST:
+            chi, field = fourier.through((self._right, self.target), _solve_rows, self._gain, self._back, self.dipole)
+            return chi, field
+        spectrum = self._back * engine.forward(self.target) + self._gain * engine.forward(self._right)
+        return engine.inverse(engine.copy(spectrum), shape), engine.inverse(self.dipole * spectrum, shape)
 
 
 @kernel
-def _solve(start, stop, right, data, gain, back, dipole):
+def _solve_rows(start, stop, right, data, gain, back, dipole):
     """Spectrum of the map into ``right``, which holds that of the prior; of its field into ``data``."""
-    for i in range(start, stop):
-        for j in range(right.shape[1]):
+    for i in range(right.shape[0]):
+        for j in range(start, stop):
             for k in range(right.shape[2]):
                 chi = back[i, j, k] * data[i, j, k] + gain[i, j, k] * right[i, j, k]
                 right[i, j, k] = chi

@@ -281,8 +281,8 @@ def _solve(
     pair = np.zeros(grid.shape, dtype=np.complex64)
     for iteration in range(parameters.iterations):
         old = x.copy() if parameters.tolerance else None
-        shrinkage.step(x, 1 / parameters.gradient_penalty, right)
-        parallel.run(_fit_planes, nx, field, weights, mu, np.float32(RELAXATION), right, state, pair)
+        shrink = shrinkage.planes(x, 1 / parameters.gradient_penalty, right)
+        parallel.run(_fit_planes, nx, shrink, field, weights, mu, np.float32(RELAXATION), right, state, pair)
         parallel.run(_combine_rows, ny // 2 + 1, pair, dipole, from_gradient, from_field)
         parallel.run(_return_planes, nx, pair, x)
         if progress:
@@ -333,8 +333,9 @@ def _solve_elsewhere(
     return x
 
 
-def _fit_planes(start, stop, field, weights, mu, relaxation, right, state, pair):
-    """:func:`_fit`, and the transform of the planes."""
+def _fit_planes(start, stop, shrink, field, weights, mu, relaxation, right, state, pair):
+    """The split of the gradient, :func:`_fit`, and the transform of the planes."""
+    shrink(start, stop)
     _fit(start, stop, field, weights, mu, relaxation, right, state, pair)
     fourier.transform(pair[start:stop], fourier.PLANE, True)
 
