@@ -29,6 +29,9 @@ BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-", "resour
 #: Part of a page that tells what the steps took.
 TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
+#: Processes of a run on two processors when a worker has started: besides the program, its tracker and its fork server.
+WITH_WORKERS = 4
+
 
 @dataclass
 class Place:
@@ -101,7 +104,12 @@ def kill_worker(place: Place, process: subprocess.Popen[str], moments: random.Ra
 
 
 def limit_memory(place: Place, process: subprocess.Popen[str], moments: random.Random) -> None:
-    """No process gets more than a few megabytes beyond what it has."""
+    """No process gets more than a few megabytes beyond what it has, once workers have started.
+
+    Not before: OpenBLAS, which numpy and scipy load, asks without end for the memory that it is refused.
+    """
+    while len(members(process.pid)) < WITH_WORKERS and process.poll() is None:
+        time.sleep(0.01)
     for pid in members(process.pid):
         with contextlib.suppress(OSError, ValueError):
             pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[0])
