@@ -38,7 +38,9 @@ import numpy as np
 
 from qsmxt.algorithms import fourier, morphology
 from qsmxt.algorithms.cropping import Crop, box_of
+from qsmxt.algorithms.domain import PADDING
 from qsmxt.algorithms.kernels import dipole
+from qsmxt.algorithms.packing import Packing
 from qsmxt.algorithms.runs import Runs
 from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median, median_within
 from qsmxt.geometry import Grid
@@ -157,13 +159,19 @@ def unreliable_share(reliable: np.ndarray, mask: np.ndarray) -> float:
 
 def field_residual(local_field: np.ndarray, chi: np.ndarray, mask: np.ndarray, grid: Grid) -> float | None:
     """Norm of what ``chi`` does not explain of ``local_field`` (both ppm) in ``mask`` over the norm of the field."""
-    crop = Crop.around(mask, grid, padding=max(40.0, 4 * max(grid.voxel_size)))
+    crop = Crop.around(mask, grid, padding=max(PADDING, 4 * max(grid.voxel_size)))
     inside = crop.extract(np.asarray(mask, dtype=bool))
-    kernel, support = dipole(crop.grid), fourier.Support.of(inside)
-    sources = np.where(inside, crop.extract(chi.astype(np.float32, copy=False)), np.float32(0))
-    field = crop.extract(local_field.astype(np.float32, copy=False))[inside].astype(np.float64)
-    left = field - fourier.filtered(sources, kernel, support, support)[inside]
-    of_constant = fourier.filtered(inside.astype(np.float32), kernel, support, support)[inside].astype(np.float64)
+    packing, kernel, support = Packing(inside), dipole(crop.grid), fourier.Support.of(inside)
+    values = packing.pack(crop.extract(chi.astype(np.float32, copy=False)))
+    field, explained, of_constant = (
+        packing.pack(volume).astype(np.float64)
+        for volume in (
+            crop.extract(local_field.astype(np.float32, copy=False)),
+            fourier.filtered(packing.unpack(values), kernel, support, support),
+            fourier.filtered(inside.astype(np.float32), kernel, support, support),
+        )
+    )
+    left = field - explained
     size, square = float(field @ field), float(of_constant @ of_constant)
     if size == 0:
         return None
