@@ -59,6 +59,9 @@ QSM_RS: dict[str, float] = {
 ONE_ECHO_ROW = "swi.clearswi, one echo"
 ONE_ECHO = {"softplus": False, "sensitivity": 0.0}
 
+#: What methods need that has no default.
+NEEDED: dict[str, dict[str, Any]] = {"referencing.region": {"labels": (1,)}}
+
 #: Runs of which the fastest counts: until they took so many seconds together; one, where that takes so long.
 ENOUGH = 1.0
 LONG = 20.0
@@ -100,7 +103,7 @@ def table(only: str = "") -> Iterator[Row]:
     np.empty(REUSED, dtype=np.uint8)  # once given back, arrays up to this size take memory that was used before
     for method in all_methods().values():
         if only in method.name:
-            yield _row(method.name, method, arrays, {})
+            yield _row(method.name, method, arrays, NEEDED.get(method.name, {}))
         if method.name == "swi.clearswi" and only in ONE_ECHO_ROW:
             yield _row(ONE_ECHO_ROW, method, arrays, ONE_ECHO, 1)
 
