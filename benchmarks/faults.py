@@ -64,7 +64,9 @@ class Place:
 
     def finished_nodes(self) -> int:
         """Nodes whose results lie in the work folder."""
-        return sum(1 for _ in self.work.glob("qsmxt/*/*/result_*.pklz"))
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # a folder may vanish while it is listed
+                return sum(1 for _ in self.work.glob("qsmxt/*/*/result_*.pklz"))
 
     def clear(self) -> None:
         """Begin afresh, so that the next fault has something to disturb."""
