@@ -107,6 +107,11 @@ class Engine:
         """Split of a total-variation prior; see :class:`qsmxt.algorithms.differences.Shrinkage`."""
         return Shrinkage(grid, weights, relaxation, limit)
 
+    def mapped(self, domain: host.Domain, transfer: np.ndarray) -> Any:
+        """:meth:`finish` of the map whose half spectrum is that of the field times ``transfer``, of the host."""
+        field, rows = self.send(domain.field), domain.support
+        return self.finish(domain, self.filtered(field, self.send(transfer), rows, rows, field))
+
     def finish(self, domain: host.Domain, chi: Any) -> Any:
         """The map on the uncropped grid, zero outside the mask, where the engine computes."""
         return self.send(domain.finish(self.fetch(chi)))

@@ -97,7 +97,7 @@ def filtered(
     result = np.empty(volume.shape, dtype=np.float32) if out is None else out
     transfer = np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
     parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
-    parallel.run(_rows_filtered, ny, spectrum, transfer)
+    parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (transfer,))
     parallel.run(_planes_inverse, nx, spectrum, result, wanted)
     return result
 
@@ -135,7 +135,7 @@ def renewed(
 
 def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
     """Multiply a complex ``spectrum`` in place with a real ``transfer``."""
-    parallel.run(_scale, spectrum.shape[0], spectrum, transfer)
+    parallel.run(_scale_rows, spectrum.shape[1], spectrum, transfer)
 
 
 def _planes_forward(
@@ -184,14 +184,6 @@ def _rows(start: int, stop: int, spectrum: np.ndarray, forward: bool) -> None:
     transform(spectrum[:, start:stop], ACROSS, forward)
 
 
-def _rows_filtered(start: int, stop: int, spectrum: np.ndarray, transfer: np.ndarray) -> None:
-    """Transform of a slab of rows across the planes, multiplication, and transform back."""
-    piece = spectrum[:, start:stop]
-    transform(piece, ACROSS, True)
-    _scale_rows(start, stop, spectrum, transfer)
-    transform(piece, ACROSS, False)
-
-
 def _rows_changed(
     start: int, stop: int, spectra: list[np.ndarray], change: Callable[..., None], arrays: tuple[np.ndarray, ...]
 ) -> None:
@@ -230,14 +222,6 @@ def transform(piece: np.ndarray, axes: Sequence[int], forward: bool) -> None:
     result = function(piece, axes=axes, workers=1, overwrite_x=True)
     if result.ctypes.data != piece.ctypes.data:
         piece[...] = result
-
-
-@kernel
-def _scale(start, stop, spectrum, transfer):
-    for i in range(start, stop):
-        for j in range(spectrum.shape[1]):
-            for k in range(spectrum.shape[2]):
-                spectrum[i, j, k] *= transfer[i, j, k]
 
 
 @kernel

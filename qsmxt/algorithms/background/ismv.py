@@ -32,7 +32,6 @@ Wen et al. 2014 (doi:10.1002/mrm.24998); rim: Topfer et al. 2015 (doi:10.1002/mr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,6 @@ from qsmxt.algorithms.background.extension import extended
 from qsmxt.algorithms.background.harmonics import remove_deep_harmonics
 from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.background.spheres import Spheres
-from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.engine import engine_of, to_host_all
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -142,13 +140,7 @@ def ismv(
     radius = region.at_least_a_voxel(parameters.radius)
     kept = region.interior(radius)
     spheres = Spheres.on(region.grid, radius)
-    averages, inside = spheres.averages(engine, kept), engine.send(kept)
-
-    def operator(x: Any) -> Any:
-        image = averages(x)
-        engine.run(_less, _less_form, x.shape[0], x, inside, image)
-        return image
-
+    operator = spheres.departures(engine, kept)
     local, _ = conjugate_gradients.solve(
         operator,
         operator(engine.send(region.field)),
@@ -163,17 +155,3 @@ def ismv(
     if parameters.extension:
         local, kept = extended(local, kept, region)
     return region.finish(local, kept, engine)
-
-
-def _less_form(xp: Any, volume: Any, kept: Any, mean: Any) -> None:
-    mean[...] = xp.where(kept, volume - mean, xp.zeros_like(mean))
-
-
-@kernel
-def _less(start, stop, volume, kept, mean):
-    """mean = volume - mean where kept."""
-    for x in range(start, stop):
-        for y in range(volume.shape[1]):
-            row, out, inside = volume[x, y], mean[x, y], kept[x, y]
-            for z in range(row.size):
-                out[z] = row[z] - out[z] if inside[z] else np.float32(0.0)

@@ -148,12 +148,9 @@ def resharp(
     weight = np.float32(parameters.regularization)
     square = engine.send(mean_free * mean_free)
     inverse = 1 / (square + float(weight))
-    field, inside = engine.send(region.field), engine.send(kept)
-    right = spheres.averages(engine, kept)(field)
+    inside, right = engine.send(kept), spheres.departures(engine, kept)(engine.send(region.field))
     length, rows = kept.shape[0], fourier.Support.of(kept)
     image, conditioned = engine.zeros(kept.shape), engine.zeros(kept.shape)
-    engine.run(_combine, _combine_form, length, field, inside, np.float32(-1), right)
-    right *= -1
 
     def operator(y: Any) -> Any:
         out = engine.filtered(y, square, rows, rows, image)

@@ -131,11 +131,7 @@ def sharp(
     radius = region.at_least_a_voxel(parameters.radius)
     kept = region.interior(radius)
     spheres = Spheres.on(region.grid, radius)
-    field = engine.send(region.field)
-    g = spheres.averages(engine, kept)(field)
-    g *= -1
-    g += field
-    g[engine.send(~kept)] = 0
+    g = spheres.departures(engine, kept)(engine.send(region.field))
     if progress:
         progress(0.5)
     local = engine.fetch(deconvolved(g, kept, spheres, parameters.cutoff, parameters.threshold, engine))

@@ -142,7 +142,21 @@ class Spheres:
             parallel.run(_correct, field.shape[0], field, which, self.steps, self.correction, out)
         return out
 
-    def averages(self, engine: Engine, which: np.ndarray) -> Callable[[Any], Any]:
+    def departures(self, engine: Engine, which: np.ndarray) -> Callable[[Any], Any]:
+        """Function of a field: the field less its :meth:`means` about the voxels of ``which``, zero elsewhere.
+
+        The field is where ``engine`` computes, and so is the result.
+        """
+        averages, inside = self._averages(engine, which), engine.send(which > 0)
+
+        def depart(field: Any) -> Any:
+            mean = averages(field)
+            engine.run(_less, _less_form, field.shape[0], field, inside, mean)
+            return mean
+
+        return depart
+
+    def _averages(self, engine: Engine, which: np.ndarray) -> Callable[[Any], Any]:
         """:meth:`means` about the voxels of ``which`` as a function of a field that is where ``engine`` computes.
 
         Elsewhere than on the host a mean is a product of transforms: the same numbers, one transform for each radius.
@@ -157,6 +171,20 @@ class Spheres:
             return sum(here * engine.inverse(spectrum * transfer, field.shape) for transfer, here in spheres)
 
         return average
+
+
+def _less_form(xp: Any, volume: Any, kept: Any, mean: Any) -> None:
+    mean[...] = xp.where(kept, volume - mean, xp.zeros_like(mean))
+
+
+@kernel
+def _less(start, stop, volume, kept, mean):
+    """mean = volume - mean where kept."""
+    for x in range(start, stop):
+        for y in range(volume.shape[1]):
+            row, out, inside = volume[x, y], mean[x, y], kept[x, y]
+            for z in range(row.size):
+                out[z] = row[z] - out[z] if inside[z] else np.float32(0.0)
 
 
 def _rows(voxel_size: tuple[float, float, float], radius: float) -> list[tuple[int, int, int]]:

@@ -142,11 +142,8 @@ def vsharp(
     radii = radii_between(parameters.radius_max, parameters.radius_min, grid)
     which = _largest_sphere(region, radii)
     spheres = Spheres.on(region.grid, *radii)
-    field, kept = engine.send(region.field), which > 0
-    g = spheres.averages(engine, which)(field)
-    g *= -1
-    g += field
-    g[engine.send(~kept)] = 0
+    kept = which > 0
+    g = spheres.departures(engine, which)(engine.send(region.field))
     if progress:
         progress(0.6)
     local = engine.fetch(deconvolved(g, kept, spheres, parameters.cutoff, parameters.threshold, engine))

@@ -111,12 +111,10 @@ def tikhonov(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("weight", WEIGHTS, lambda w: _transfer(domain, w, parameters.penalised), domain, EQUAL)
     weight = chosen(parameters.weight, parameters.criterion, trials, to_host(field_noise))
-    transfer, rows = engine.send(_transfer(domain, weight, parameters.penalised)), domain.support
-    field = engine.send(domain.field)
-    chi = engine.filtered(field, transfer, rows, rows, field)
+    chi = engine.mapped(domain, _transfer(domain, weight, parameters.penalised))
     if progress:
         progress(1.0)
-    return engine.finish(domain, chi)
+    return chi
 
 
 def _transfer(domain: Domain, weight: float, penalised: str) -> np.ndarray:

@@ -112,12 +112,10 @@ def tkd(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t, parameters.correct), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
-    transfer, rows = engine.send(_transfer(domain, threshold, parameters.correct)), domain.support
-    field = engine.send(domain.field)
-    chi = engine.filtered(field, transfer, rows, rows, field)
+    chi = engine.mapped(domain, _transfer(domain, threshold, parameters.correct))
     if progress:
         progress(1.0)
-    return engine.finish(domain, chi)
+    return chi
 
 
 def _transfer(domain: Domain, threshold: float, correct: bool) -> np.ndarray:

@@ -107,12 +107,10 @@ def tsvd(
     engine, domain = placed("local_field", local_field, mask, grid)
     trials = of_transfer("threshold", THRESHOLDS, lambda t: _transfer(domain, t), domain, EQUAL)
     threshold = chosen(parameters.threshold, parameters.criterion, trials, to_host(field_noise))
-    transfer, rows = engine.send(_transfer(domain, threshold)), domain.support
-    field = engine.send(domain.field)
-    chi = engine.filtered(field, transfer, rows, rows, field)
+    chi = engine.mapped(domain, _transfer(domain, threshold))
     if progress:
         progress(1.0)
-    return engine.finish(domain, chi)
+    return chi
 
 
 def _transfer(domain: Domain, threshold: float) -> np.ndarray:

@@ -184,13 +184,15 @@ def _deep_intensity(mask: np.ndarray, image: np.ndarray, distance: np.ndarray, g
     return np.maximum(interpolate(level, factors, grid.shape), np.float32(1e-20))
 
 
+def smoothed(volume: np.ndarray, grid: Grid) -> np.ndarray:
+    """Finite ``volume`` after a Gaussian of :data:`WIDTH`, for the comparison of echoes."""
+    widths = [WIDTH / (2 * np.sqrt(2 * np.log(2))) / v for v in grid.voxel_size]
+    return ndimage.gaussian_filter(volume, widths, truncate=3.0)  # type: ignore[no-any-return]
+
+
 def _fluid(mask: np.ndarray, first: np.ndarray, last: np.ndarray, grid: Grid, level: float) -> np.ndarray | None:
     """Voxels that decay slowly between the two echoes, or ``None`` if they cannot be told from others."""
-    widths = [WIDTH / (2 * np.sqrt(2 * np.log(2))) / v for v in grid.voxel_size]
-    first, last = (
-        ndimage.gaussian_filter(np.nan_to_num(np.asarray(v, dtype=np.float32)), widths, truncate=3.0)
-        for v in (first, last)
-    )
+    first, last = (smoothed(np.nan_to_num(np.asarray(v, dtype=np.float32)), grid) for v in (first, last))
     core = morphology.depth(mask, grid, CORE + 2 * max(grid.voxel_size)) > np.float32(CORE)
     core &= (first > 0) & (last > 0)
     if not core.any():

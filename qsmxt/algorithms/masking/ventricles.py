@@ -26,11 +26,12 @@ from scipy import ndimage
 from qsmxt.algorithms import morphology
 from qsmxt.algorithms.domain import checked_mask
 from qsmxt.algorithms.echoes import check_echoes, check_times
+from qsmxt.algorithms.masking.peel import smoothed
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
-#: Full width at half maximum of the smoothing and radius of the sphere about the centroid, mm.
-WIDTH, RADIUS = 2.0, 30.0
+#: Radius of the sphere about the centroid, mm.
+RADIUS = 30.0
 #: Most groups that are kept.
 GROUPS = 3
 
@@ -109,7 +110,7 @@ def ventricles(
     times = check_times(echo_times, at_least=2, remedy="give a mask of the fluid instead")
     magnitude = check_echoes("magnitude", magnitude, grid, times)
     mask = checked_mask(mask, grid)
-    first, last = (_smoothed(magnitude[echo], grid) for echo in (0, -1))
+    first, last = (smoothed(np.nan_to_num(magnitude[echo], posinf=0.0, neginf=0.0), grid) for echo in (0, -1))
     deep = morphology.depth(mask, grid, parameters.depth + 2 * max(grid.voxel_size)) > np.float32(parameters.depth)
     deep &= (first > 0) & (last > 0)
     if not deep.any():
@@ -118,12 +119,6 @@ def ventricles(
     decay[deep] = np.log(first[deep] / last[deep])
     limit = np.float32(parameters.level) * np.median(decay[deep])
     return _central(deep & (decay < limit), mask, grid)
-
-
-def _smoothed(volume: np.ndarray, grid: Grid) -> np.ndarray:
-    widths = [WIDTH / (2 * np.sqrt(2 * np.log(2))) / v for v in grid.voxel_size]
-    finite = np.nan_to_num(volume, posinf=0.0, neginf=0.0)
-    return ndimage.gaussian_filter(finite, widths, truncate=3.0)  # type: ignore[no-any-return]
 
 
 def _central(fluid: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
