@@ -4,10 +4,11 @@ All methods get four echoes and run at their defaults, once their kernels are co
 one echo, neither corrects the sensitivity of the coils nor thresholds the magnitude; it has a row of its own with the
 same work. Beside our whole method stand its 0.25 s and the 2.0 s of its correction of the sensitivity.
 
-The cost of a method's own transforms is the number of three-dimensional real transforms, forward and back, on each grid
-that it transforms (its box with the padding), times what a plain one of that grid costs, all rows and planes. Where a
-method passes over empty rows it saves some of that. The default inversion sends two volumes through one complex
-transform, which counts as two. Cosine transforms, and smoothing by recursion, are not counted.
+The cost of a method's own transforms is that of as many plain three-dimensional real transforms, forward and back, on
+each grid that it transforms (its box with the padding), all rows and planes. A method and its plain transforms run in
+turn, so that both meet the machine at the same speed, and of each the fastest run counts. Where a method passes over
+empty rows it saves some of that. The default inversion sends two volumes through one complex transform, which counts as
+two. Cosine transforms, and smoothing by recursion, are not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -30,6 +30,9 @@ from qsmxt.algorithms import fourier, parallel
 from qsmxt.errors import QSMxTError
 from qsmxt.phantom.head import HeadSettings
 from qsmxt.registry.methods import Method, all_methods
+
+#: How many transforms of a shape there are, forward (0) and back (1).
+Counts = Counter[tuple[tuple[int, int, int], int]]
 
 #: CPU seconds of QSM.rs (double precision, two cores) by our ``stage.method``.
 QSM_RS: dict[str, float] = {
@@ -62,9 +65,13 @@ ONE_ECHO = {"softplus": False, "sensitivity": 0.0}
 #: What methods need that has no default.
 NEEDED: dict[str, dict[str, Any]] = {"referencing.region": {"labels": (1,)}}
 
-#: Runs of which the fastest counts: until they took so many seconds together; one, where that takes so long.
-ENOUGH = 1.0
+#: Runs of which the fastest counts: so many, and until they took so many seconds; one, where that takes so long.
+RUNS = 3
+ENOUGH = 5.0
 LONG = 20.0
+
+#: Plain transforms of a shape from which on more are not run but counted as the mean of these.
+MANY = 100
 
 #: Bytes up to which the C library takes memory that was used before, as it does in a run of several methods.
 REUSED = 31 << 20
@@ -118,10 +125,8 @@ def _row(name: str, method: Method, arrays: Inputs, parameters: dict[str, Any], 
     with contextlib.suppress(QSMxTError):  # what is left of a brain may be too small for a method
         method.run(arrays.of(method, WARM), arrays.grid.with_shape((WARM,) * 3), parameters)
     with _counted() as counts:
-        seconds = _cpu(lambda: method.run(given, arrays.grid, parameters))
-    if seconds < LONG:
-        seconds = _fastest(lambda: method.run(given, arrays.grid, parameters))
-    cost = sum(number * _plain(shape)[direction] for (shape, direction), number in counts.items())
+        first = _cpu(lambda: method.run(given, arrays.grid, parameters))
+    seconds, cost = _fastest(lambda: method.run(given, arrays.grid, parameters), counts, first)
     return Row(name, seconds, cost or None, theirs)
 
 
@@ -131,18 +136,47 @@ def _cpu(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def _fastest(work: Callable[[], Any]) -> float:
-    """CPU seconds of the fastest of a few runs."""
+def _fastest(work: Callable[[], Any], counts: Counts, first: float) -> tuple[float, float]:
+    """CPU seconds of the fastest of a few runs, and of their plain transforms, with which they take turns.
+
+    The ``first``, which took so many seconds, counts only if it took too long for others.
+    """
     found: list[float] = []
-    while sum(found) < ENOUGH or len(found) < 2:
+    plain: list[float] = []
+    while first < LONG and (len(found) < RUNS or sum(found) < ENOUGH):
         found.append(_cpu(work))
-    return min(found)
+        plain.append(_plain(counts))
+    return (min(found), min(plain)) if found else (first, _plain(counts))
+
+
+def _plain(counts: Counts) -> float:
+    """CPU seconds of as many transforms of volumes without empty rows."""
+    total = 0.0
+    for shape in {shape for shape, _ in counts}:
+        numbers = counts[shape, 0], counts[shape, 1]
+        means = _transforms(shape, min(MANY, max(numbers)))
+        total += sum(number * mean for number, mean in zip(numbers, means, strict=True))
+    return total
+
+
+def _transforms(shape: tuple[int, int, int], times: int) -> tuple[float, float]:
+    """Mean CPU seconds of a transform and of its inverse, after one that does not count."""
+    volume = np.zeros(shape, dtype=np.float32)
+    fourier.inverse(fourier.forward(volume), shape)
+    there, back = 0.0, 0.0
+    for _ in range(times):
+        start = time.process_time()
+        spectrum = fourier.forward(volume)
+        middle = time.process_time()
+        fourier.inverse(spectrum, shape)
+        there, back = there + middle - start, back + time.process_time() - middle
+    return there / times, back / times
 
 
 @contextmanager
-def _counted() -> Iterator[Counter[tuple[tuple[int, int, int], int]]]:
+def _counted() -> Iterator[Counts]:
     """How many volumes of a shape are transformed meanwhile, forward (0) and back (1)."""
-    counts: Counter[tuple[tuple[int, int, int], int]] = Counter()
+    counts: Counts = Counter()
     forward, inverse, transform = fourier._planes_forward, fourier._planes_inverse, fourier.transform
 
     def count_forward(start: int, stop: int, volume: Any, spectrum: Any, support: Any = None) -> None:
@@ -164,24 +198,9 @@ def _counted() -> Iterator[Counter[tuple[tuple[int, int, int], int]]]:
         yield counts
 
 
-@cache
-def _plain(shape: tuple[int, int, int]) -> tuple[float, float]:
-    """CPU seconds of a transform of a volume without empty rows, and of its inverse."""
-    volume = np.zeros(shape, dtype=np.float32)
-    found = []
-    for _ in range(8):
-        start = time.process_time()
-        spectrum = fourier.forward(volume)
-        middle = time.process_time()
-        fourier.inverse(spectrum, shape)
-        found.append((middle - start, time.process_time() - middle))
-    there, back = zip(*found, strict=True)
-    return min(there), min(back)
-
-
 def transform_seconds(shape: tuple[int, int, int] = (SIDE, SIDE, SIDE)) -> float:
     """CPU seconds of one real transform and its inverse, the unit in which solvers are counted."""
-    return sum(_plain(shape))
+    return min(sum(_transforms(shape, 1)) for _ in range(8))
 
 
 def threads() -> int:
