@@ -178,6 +178,7 @@ def _counted() -> Iterator[Counts]:
     """How many volumes of a shape are transformed meanwhile, forward (0) and back (1)."""
     counts: Counts = Counter()
     forward, inverse, transform = fourier._planes_forward, fourier._planes_inverse, fourier.transform
+    weighted = fourier._planes_weighted
 
     def count_forward(start: int, stop: int, volume: Any, spectrum: Any, support: Any = None) -> None:
         counts[volume.shape, 0] += start == 0
@@ -187,14 +188,18 @@ def _counted() -> Iterator[Counts]:
         counts[volume.shape, 1] += start == 0
         inverse(start, stop, spectrum, volume, support)
 
+    def count_weighted(start: int, stop: int, spectrum: Any, weights: Any, support: Any) -> None:
+        for direction in (0, 1):
+            counts[weights.shape, direction] += start == 0
+        weighted(start, stop, spectrum, weights, support)
+
     def count_pair(piece: Any, axes: Any, there: bool) -> None:
         if axes == fourier.PLANE:  # slabs that start at the first plane lie at the start of their volume
             counts[piece.base.shape, 0 if there else 1] += 2 * (piece.ctypes.data == piece.base.ctypes.data)
         transform(piece, axes, there)
 
-    with mock.patch.multiple(
-        fourier, _planes_forward=count_forward, _planes_inverse=count_inverse, transform=count_pair
-    ):
+    counted = {"_planes_forward": count_forward, "_planes_inverse": count_inverse, "_planes_weighted": count_weighted}
+    with mock.patch.multiple(fourier, transform=count_pair, **counted):
         yield counts
 
 

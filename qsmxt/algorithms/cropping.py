@@ -12,6 +12,9 @@ from qsmxt.algorithms.compiled import kernel
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
+#: Largest finite number.
+LARGEST = np.finfo(np.float32).max
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -88,16 +91,20 @@ class Crop:
     def extract_masked(self, volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int]:
         """:meth:`extract` of float32 ``volume`` where ``mask`` (uncropped), 0 elsewhere; how many are not finite."""
         out = np.zeros(self.grid.shape, dtype=np.float32)
-        size = self.stop[0] - self.start[0]
-        broken = parallel.total(_extract, size, volume[self.source], mask[self.source], out[self.target])
+        broken = parallel.total(_extract, self._size[0], volume, mask, self.start, out, self.before, self._size)
         return out, int(broken)
 
     def restore_masked(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """:meth:`restore` of float32 ``volume`` where ``mask`` (on the box), 0 elsewhere."""
         out = np.zeros(self.full.shape, dtype=np.float32)
-        size = self.stop[0] - self.start[0]
-        parallel.run(_extract, size, volume[self.target], mask[self.target], out[self.source])
+        parallel.run(_extract, self._size[0], volume, mask, self.before, out, self.start, self._size)
         return out
+
+    @property
+    def _size(self) -> tuple[int, int, int]:
+        """Voxels of the box without the zeros around it."""
+        a, b = self.start, self.stop
+        return b[0] - a[0], b[1] - a[1], b[2] - a[2]
 
 
 def box_of(mask: np.ndarray, widths: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
@@ -120,13 +127,20 @@ def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int
 
 
 @kernel
-def _extract(start, stop, volume, mask, out):
-    """``volume`` where ``mask``; returns how many numbers are not finite."""
+def _extract(start, stop, volume, mask, source, out, target, size):
+    """Box of ``volume`` at ``source`` where ``mask`` to that of ``out`` at ``target``; how many are not finite."""
     broken = 0
     for i in range(start, stop):
-        for j in range(mask.shape[1]):
-            for k in range(mask.shape[2]):
-                value = volume[i, j, k] if mask[i, j, k] else np.float32(0)
-                out[i, j, k] = value
-                broken += not np.isfinite(value)
+        for j in range(size[1]):
+            here = source[0] + i, source[1] + j
+            row = volume[here[0], here[1], source[2] : source[2] + size[2]]
+            kept = mask[here[0], here[1], source[2] : source[2] + size[2]]
+            into = out[target[0] + i, target[1] + j, target[2] : target[2] + size[2]]
+            part = np.float32(0)
+            for k in range(size[2]):
+                value = row[k]
+                value = value if kept[k] else np.float32(0)
+                into[k] = value
+                part += np.float32(0) if abs(value) <= LARGEST else np.float32(1)
+            broken += int(part)
     return broken

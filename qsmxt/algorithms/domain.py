@@ -135,11 +135,15 @@ def masked(name: str, volume: np.ndarray, mask: np.ndarray, crop: Crop) -> np.nd
         raise InputError(f"{name}: expected real values, found {volume.dtype}")
     out, broken = crop.extract_masked(volume.astype(np.float32, copy=False), mask)
     if broken:
-        raise InputError(
-            f"{name}: expected finite values in the mask, found {broken} voxels with NaN or Inf; "
-            "take them out of the mask"
-        )
+        raise not_finite(name, broken)
     return out
+
+
+def not_finite(name: str, count: int) -> InputError:
+    """The error for so many values in the mask that are NaN or Inf."""
+    return InputError(
+        f"{name}: expected finite values in the mask, found {count} voxels with NaN or Inf; take them out of the mask"
+    )
 
 
 def combined(magnitude: np.ndarray | None, domain: Domain) -> np.ndarray | None:

@@ -41,10 +41,12 @@ def check_times(echo_times: Sequence[float] | np.ndarray, *, at_least: int = 1, 
 
 
 def check_echoes(name: str, array: np.ndarray, grid: Grid, times: np.ndarray) -> np.ndarray:
-    """``array`` as C-ordered float32; :class:`InputError` unless it is ``(echo, x, y, z)`` on the grid."""
+    """``array`` as C-ordered float32; :class:`InputError` unless it is real, ``(echo, x, y, z)``, on the grid."""
     if array.ndim != 4:
         raise InputError(f"{name}: expected (echo, x, y, z), found an array of {array.ndim} dimensions")
     grid.check(name, array, echoes=len(times))
+    if np.iscomplexobj(array):
+        raise InputError(f"{name}: expected real values, found {array.dtype}")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 

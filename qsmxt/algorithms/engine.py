@@ -35,6 +35,47 @@ from qsmxt.geometry import Grid
 _AXES = (0, 1, 2)
 
 
+class Pass:
+    """A pass over planes, slab by slab, which a transform takes along while the planes are in the cache.
+
+    Parameters
+    ----------
+    kernel
+        Called with the ends of a slab, the arguments, and the result of the transform if it comes after that. What it
+        returns is summed.
+    arguments
+        The others.
+    """
+
+    def __init__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
+        self._kernel, self._arguments = kernel, arguments
+        self._parts: dict[int, Any] = {}
+
+    def __call__(self, start: int, stop: int, *result: Any) -> None:
+        self._parts[start] = self._kernel(start, stop, *self._arguments, *result)
+
+    @property
+    def total(self) -> float:
+        """Sum of what the kernel returned, float64, in the order of the slabs."""
+        return float(np.array([self._parts[start] for start in sorted(self._parts)], dtype=np.float64).sum())
+
+
+class _ArrayPass:
+    """The same on whole arrays: ``form`` is called with their namespace."""
+
+    def __init__(self, xp: Any, form: Callable[..., Any], *arguments: Any) -> None:
+        self._xp, self._form, self._arguments = xp, form, arguments
+        self._sum: Any = 0.0
+
+    def __call__(self, *result: Any) -> None:
+        self._sum = self._form(self._xp, *map(_plain, self._arguments), *result)
+
+    @property
+    def total(self) -> float:
+        """What the form returned."""
+        return float(self._sum)
+
+
 class Engine:
     """Primitives on NumPy arrays: :mod:`qsmxt.algorithms.fourier`, :mod:`qsmxt.algorithms.domain`.
 
@@ -50,6 +91,7 @@ class Engine:
     forward = staticmethod(fourier.forward)
     inverse = staticmethod(fourier.inverse)
     filtered = staticmethod(fourier.filtered)
+    weighted = staticmethod(fourier.weighted)
     scale = staticmethod(fourier.scale)
     change = staticmethod(host.change)
     gradient = staticmethod(differences.gradient)
@@ -71,6 +113,14 @@ class Engine:
     def total(self, kernel: Callable[..., Any], form: Callable[..., Any], length: int, *arguments: Any) -> float:
         """The same for what returns a sum, float64."""
         return float(parallel.total(kernel, length, *arguments))
+
+    def passing(self, kernel: Callable[..., Any], form: Callable[..., Any], *arguments: Any) -> Any:
+        """A :class:`Pass` with ``kernel``, elsewhere with ``form``, for the ``make`` and ``use`` of transforms."""
+        return Pass(kernel, *arguments)
+
+    def do(self, made: Any, length: int) -> None:
+        """A pass over ``length`` planes, now."""
+        parallel.run(made, length)
 
     def median(self, field: Any, mask: Any) -> float:
         """Median of all components of a vector field ``(3, x, y, z)`` in ``mask``."""
@@ -152,12 +202,46 @@ class ArrayEngine(Engine):
     def inverse(self, spectrum: Any, shape: tuple[int, int, int], support: Any = None) -> Any:  # type: ignore[override]
         return self.xp.fft.irfftn(spectrum, s=shape, axes=_AXES)
 
+    def passing(self, kernel: Callable[..., Any], form: Callable[..., Any], *arguments: Any) -> Any:
+        return _ArrayPass(self.xp, form, *arguments)
+
+    def do(self, made: Any, length: int) -> None:
+        made()
+
     def filtered(  # type: ignore[override]
-        self, volume: Any, transfer: Any, support: Any = None, wanted: Any = None, out: Any = None
+        self,
+        volume: Any,
+        transfer: Any,
+        support: Any = None,
+        wanted: Any = None,
+        out: Any = None,
+        *,
+        make: Any = None,
+        use: Any = None,
     ) -> Any:
+        if make is not None:
+            make()
         spectrum = self.forward(volume)
         self.scale(spectrum, transfer)
-        return self.inverse(spectrum, tuple(volume.shape))
+        result = self.inverse(spectrum, tuple(volume.shape))
+        if use is not None:
+            use(result)
+        return result
+
+    def weighted(  # type: ignore[override]
+        self,
+        volume: Any,
+        transfer: Any,
+        weights: Any,
+        support: Any = None,
+        out: Any = None,
+        *,
+        make: Any = None,
+        use: Any = None,
+    ) -> Any:
+        between = self.filtered(volume, transfer, make=make)
+        between *= weights
+        return self.filtered(between, transfer, use=use)
 
     def scale(self, spectrum: Any, transfer: Any) -> None:  # type: ignore[override]
         spectrum *= transfer

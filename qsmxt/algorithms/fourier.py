@@ -86,20 +86,54 @@ def filtered(
     support: Support | None = None,
     wanted: Support | None = None,
     out: np.ndarray | None = None,
+    *,
+    make: Callable[[int, int], None] | None = None,
+    use: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Volume after multiplication of its half spectrum with the real ``transfer``, in ``out`` if that is given.
 
     The volume is 0 out of the rows of ``support``, and so is the result out of those that are ``wanted``. ``out`` may
-    be ``volume``.
+    be ``volume``. While planes are in the cache, ``make(start, stop)`` writes those of the volume, which are then
+    transformed, and ``use(start, stop, result)`` does what it will with those of the result.
     """
     nx, ny, nz = volume.shape
     spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
     result = np.empty(volume.shape, dtype=np.float32) if out is None else out
-    transfer = np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
-    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
-    parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (transfer,))
-    parallel.run(_planes_inverse, nx, spectrum, result, wanted)
+    parallel.run(_planes_made, nx, np.asarray(volume, dtype=np.float32), spectrum, make, support)
+    parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (_whole(transfer, spectrum),))
+    parallel.run(_planes_used, nx, spectrum, result, use, wanted)
     return result
+
+
+def weighted(
+    volume: np.ndarray,
+    transfer: np.ndarray,
+    weights: np.ndarray,
+    support: Support | None = None,
+    out: np.ndarray | None = None,
+    *,
+    make: Callable[[int, int], None] | None = None,
+    use: Callable[[int, int, np.ndarray], None] | None = None,
+) -> np.ndarray:
+    r""":math:`HWH` of a volume, with :math:`H` what :func:`filtered` does and W ``weights``, 0 out of ``support``.
+
+    The volume between, of which no more is there than some planes at a time, takes no memory.
+    """
+    nx, ny, nz = volume.shape
+    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
+    result = np.empty(volume.shape, dtype=np.float32) if out is None else out
+    transfer = _whole(transfer, spectrum)
+    parallel.run(_planes_made, nx, np.asarray(volume, dtype=np.float32), spectrum, make)
+    parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (transfer,))
+    parallel.run(_planes_weighted, nx, spectrum, weights, support)
+    parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (transfer,))
+    parallel.run(_planes_used, nx, spectrum, result, use)
+    return result
+
+
+def _whole(transfer: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
+    """Real ``transfer`` for all samples of a ``spectrum``."""
+    return np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
 
 
 def through(
@@ -155,12 +189,17 @@ def _planes_forward(
 
 
 def _planes_made(
-    start: int, stop: int, volume: np.ndarray, spectrum: np.ndarray, make: Callable[[int, int], None] | None
+    start: int,
+    stop: int,
+    volume: np.ndarray,
+    spectrum: np.ndarray,
+    make: Callable[[int, int], None] | None,
+    support: Support | None = None,
 ) -> None:
     """Planes of a slab as they are made, and their half spectra."""
     if make is not None:
         make(start, stop)
-    _planes_forward(start, stop, volume, spectrum)
+    _planes_forward(start, stop, volume, spectrum, support)
 
 
 def _planes_inverse(
@@ -177,6 +216,37 @@ def _planes_inverse(
     if first < last:
         transform(planes, MIDDLE, False)
         _real_inverse(planes[:, first:last], LAST, result[:, first:last])
+
+
+def _planes_used(
+    start: int,
+    stop: int,
+    spectrum: np.ndarray,
+    volume: np.ndarray,
+    use: Callable[[int, int, np.ndarray], None] | None,
+    support: Support | None = None,
+) -> None:
+    """Planes of a slab from their half spectra, and what is done with them."""
+    _planes_inverse(start, stop, spectrum, volume, support)
+    if use is not None:
+        use(start, stop, volume)
+
+
+def _planes_weighted(start: int, stop: int, spectrum: np.ndarray, weights: np.ndarray, support: Support | None) -> None:
+    """Half spectra of the planes of a slab after multiplication of the planes with ``weights``."""
+    first, last = (0, weights.shape[1]) if support is None else support.rows[start]
+    result = spectrum[start:stop]
+    if first < last:
+        transform(result, MIDDLE, False)
+        rows, factors = result[:, first:last], weights[start:stop, first:last]
+        planes = np.empty(factors.shape, dtype=np.float32)
+        _real_inverse(rows, LAST, planes)
+        _multiply(planes, factors)
+        _real_forward(planes, LAST, rows)
+    result[:, :first] = 0
+    result[:, last:] = 0
+    if first < last:
+        transform(result, MIDDLE, True)
 
 
 def _rows(start: int, stop: int, spectrum: np.ndarray, forward: bool) -> None:
@@ -222,6 +292,15 @@ def transform(piece: np.ndarray, axes: Sequence[int], forward: bool) -> None:
     result = function(piece, axes=axes, workers=1, overwrite_x=True)
     if result.ctypes.data != piece.ctypes.data:
         piece[...] = result
+
+
+@kernel
+def _multiply(planes, factors):
+    for i in range(planes.shape[0]):
+        for j in range(planes.shape[1]):
+            row, factor = planes[i, j], factors[i, j]
+            for k in range(row.size):
+                row[k] *= factor[k]
 
 
 @kernel

@@ -61,6 +61,36 @@ def test_transforms_that_know_where_a_volume_is_zero_are_the_same(shape):
     np.testing.assert_allclose(fourier.filtered(x, transfer, support, out=x), product, atol=1e-4)
 
 
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("shape", [(40, 9, 10), (7, 5, 9), (1, 4, 5)])
+def test_a_weighted_filter_and_its_passes_do_what_the_steps_do(shape):
+    """Weights between two filters; a volume that is made as it is transformed, and a sum over the result."""
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((2, *shape)).astype(np.float32)
+    weights = rng.random(shape).astype(np.float32)
+    weights[:, :2] = 0
+    weights[shape[0] // 2 :, -1:] = 0
+    transfer = fourier.forward(rng.standard_normal(shape).astype(np.float32)).real
+    made, seen = np.empty_like(x), {}
+
+    def make(start, stop):
+        made[start:stop] = 2 * x[start:stop]
+
+    def use(start, stop, result):
+        seen[start] = float((result[start:stop] * y[start:stop]).sum())
+
+    once = 2 * fourier.inverse(fourier.forward(x) * transfer, shape)
+    twice = fourier.inverse(fourier.forward(once * weights) * transfer, shape)
+    for support in (None, fourier.Support.of(weights > 0)):
+        found = fourier.weighted(made, transfer, weights, support, make=make, use=use)
+        np.testing.assert_allclose(found, twice, atol=1e-5 * np.abs(twice).max())
+        assert sum(seen.values()) == pytest.approx(float((found * y).sum()), rel=1e-4)
+        made[:] = 0
+    found = fourier.filtered(made, transfer, make=make, use=use)
+    np.testing.assert_allclose(found, once, atol=1e-5 * np.abs(once).max())
+    assert sum(seen.values()) == pytest.approx(float((found * y).sum()), rel=1e-4)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_energy_is_conserved_with_the_weights_of_the_half_spectrum(shape):
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)

@@ -8,6 +8,10 @@ Solves :math:`A x = b` from :math:`x = 0`. With a preconditioner :math:`P \appro
     \quad p \leftarrow z + \frac{r^T z}{(r^T z)_{old}}\, p .
 
 Volumes are float32, sums over them float64. Iteration ends when :math:`\|r\| \le \mathrm{tolerance}\,\|b\|`.
+
+Passes over volumes that are as large as these take as long as their transforms. :func:`solve_fused` hands the new
+direction to the operator as a pass that makes it (:class:`qsmxt.algorithms.engine.Pass`), which a transform takes
+along, and the step of x with it; likewise the new residual to the preconditioner.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.registry.methods import Progress
 
 Operator = Callable[[Any], Any]
+
+#: Product of an operator with a volume, and the scalar product of both. What is not ``None`` besides makes the volume.
+FusedOperator = Callable[[Any, Any], tuple[Any, float]]
 
 
 def solve(
@@ -52,29 +59,66 @@ def solve(
     engine
         Where the volumes are.
     """
+    return solve_fused(
+        _fused(operator, engine),
+        right,
+        tolerance=tolerance,
+        iterations=iterations,
+        precondition=None if precondition is None else _fused(precondition, engine),
+        progress=progress,
+        engine=engine,
+    )
+
+
+def _fused(operator: Operator, engine: Engine) -> FusedOperator:
+    """An operator that takes no passes along."""
+
+    def product(volume: Any, make: Any) -> tuple[Any, float]:
+        if make is not None:
+            engine.do(make, volume.shape[0])
+        image = operator(volume)
+        return image, dot(engine, volume, image)
+
+    return product
+
+
+def solve_fused(
+    operator: FusedOperator,
+    right: Any,
+    *,
+    tolerance: float,
+    iterations: int,
+    precondition: FusedOperator | None = None,
+    progress: Progress | None = None,
+    engine: Engine = HOST,
+) -> tuple[Any, int]:
+    """:func:`solve` with operators that take passes along."""
     length = right.shape[0]
     x = engine.zeros(right.shape)
-    residual = right
+    residual, make = right, None
     start = dot(engine, residual, residual)
     if start == 0:
         return x, 0
     meter = Meter(progress, tolerance, iterations)
-    z = residual if precondition is None else precondition(residual)
+    z, along = (residual, start) if precondition is None else precondition(residual, None)
     direction = engine.copy(z)
-    along = start if precondition is None else dot(engine, residual, z)
     for count in range(1, iterations + 1):
-        image = operator(direction)
-        curvature = dot(engine, direction, image)
+        image, curvature = operator(direction, make)
         if not curvature > 0:
             return x, count - 1
         step = np.float32(along / curvature)
-        square = engine.total(advance, _advance_form, length, x, direction, residual, image, step)
+        retreat = engine.passing(_retreat, _retreat_form, image, step, residual)
+        if precondition is None or count == iterations:
+            engine.do(retreat, length)
+        else:
+            z, new = precondition(residual, retreat)
+        square = retreat.total
         meter.tell(count, square / start)
-        if square <= tolerance * tolerance * start:
+        if square <= tolerance * tolerance * start or count == iterations:
+            engine.run(_add, _add_form, length, direction, step, x)
             return x, count
-        z = residual if precondition is None else precondition(residual)
-        new = square if precondition is None else dot(engine, residual, z)
-        engine.run(turn, turn_form, length, direction, z, np.float32(new / along))
+        new = square if precondition is None else new
+        make = engine.passing(_move, _move_form, direction, step, x, z, np.float32(new / along))
         along = new
     return x, iterations
 
@@ -104,10 +148,19 @@ def _dot_form(xp: Any, a: Any, b: Any) -> Any:
     return xp.sum(a * b, dtype=xp.float64)
 
 
-def _advance_form(xp: Any, x: Any, direction: Any, residual: Any, image: Any, step: float) -> Any:
-    x += step * direction
+def _retreat_form(xp: Any, image: Any, step: float, residual: Any) -> Any:
     residual -= step * image
     return xp.sum(residual * residual, dtype=xp.float64)
+
+
+def _add_form(xp: Any, direction: Any, step: float, x: Any) -> None:
+    x += step * direction
+
+
+def _move_form(xp: Any, direction: Any, step: float, x: Any, z: Any, factor: float) -> None:
+    x += step * direction
+    direction *= factor
+    direction += z
 
 
 def turn_form(xp: Any, direction: Any, z: Any, factor: float) -> None:
@@ -131,14 +184,11 @@ def _dot(start, stop, a, b):
 
 
 @kernel
-def advance(start, stop, x, direction, residual, image, step):
-    """x += step * direction and residual -= step * image; returns the square of the residual."""
+def _retreat(start, stop, image, step, residual):
+    """residual -= step * image; returns its square."""
     total = 0.0
     for i in range(start, stop):
-        for j in range(x.shape[1]):
-            row, along = x[i, j], direction[i, j]
-            for k in range(row.size):
-                row[k] += step * along[k]
+        for j in range(residual.shape[1]):
             left, seen = residual[i, j], image[i, j]
             part: Any = np.float32(0.0)
             for k in range(left.size):
@@ -147,6 +197,28 @@ def advance(start, stop, x, direction, residual, image, step):
                 part += value * value
             total += part
     return total
+
+
+@kernel
+def _add(start, stop, direction, step, x):
+    """x += step * direction."""
+    for i in range(start, stop):
+        for j in range(x.shape[1]):
+            row, along = x[i, j], direction[i, j]
+            for k in range(row.size):
+                row[k] += step * along[k]
+
+
+@kernel
+def _move(start, stop, direction, step, x, z, factor):
+    """x += step * direction, and then direction = z + factor * direction."""
+    for i in range(start, stop):
+        for j in range(x.shape[1]):
+            row, along, new = x[i, j], direction[i, j], z[i, j]
+            for k in range(row.size):
+                old = along[k]
+                row[k] += step * old
+                along[k] = new[k] + factor * old
 
 
 @kernel
