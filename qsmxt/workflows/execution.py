@@ -31,18 +31,23 @@ def is_serial(resources: Resources) -> bool:
     return resources.plugin == "Linear" or (resources.plugin is None and resources.nprocs == 1)
 
 
+def is_local(resources: Resources) -> bool:
+    """Whether nodes run in workers on this machine."""
+    return resources.plugin in (None, "MultiProc") and not is_serial(resources)
+
+
 def make_plugin(resources: Resources, watch: Callable[[Any, str], None]) -> Any:
     """The plugin: in this process, in workers on this machine, or one of nipype's own as asked for."""
     arguments = {"status_callback": watch, **resources.plugin_args}
-    if resources.plugin is not None and resources.plugin != "MultiProc":
-        import nipype.pipeline.plugins as plugins
+    if is_local(resources):
+        from qsmxt.workflows.plugin import LocalPlugin
 
-        return getattr(plugins, f"{resources.plugin}Plugin")(plugin_args=arguments)
+        limits = {"n_procs": resources.nprocs, "memory_gb": resources.mem_gb, "raise_insufficient": False}
+        return LocalPlugin(plugin_args={**limits, **arguments})
     if is_serial(resources):
         from nipype.pipeline.plugins.linear import LinearPlugin
 
         return LinearPlugin(plugin_args=arguments)
-    from qsmxt.workflows.plugin import LocalPlugin
+    import nipype.pipeline.plugins as plugins
 
-    limits = {"n_procs": resources.nprocs, "memory_gb": resources.mem_gb, "raise_insufficient": False}
-    return LocalPlugin(plugin_args={**limits, **arguments})
+    return getattr(plugins, f"{resources.plugin}Plugin")(plugin_args=arguments)

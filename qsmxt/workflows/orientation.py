@@ -113,14 +113,15 @@ def run_orientations(
 
 
 def _run(item: OrientationSet, settings: Settings, context: Context, work_dir: Path, resources: Resources) -> Outcome:
-    from qsmxt.workflows.participants import run_workflows, unit_lock, write_taken
+    from qsmxt.workflows.flow import Flow
+    from qsmxt.workflows.participants import unit_lock, write_taken
     from qsmxt.workflows.unit import unit_node_name
 
     try:
-        with unit_lock(work_dir, item.united):
-            workflow = init_orientation_wf(item, settings, context)
-            found, taken = run_workflows([(item.united, workflow)], settings, context, work_dir, resources)
-            write_taken(context.out_dir, taken, {unit_node_name(item.united): item.united.subject})
+        with unit_lock(work_dir, item.united), Flow(settings, context, work_dir, resources) as flow:
+            flow.add(item.united, init_orientation_wf(item, settings, context))
+            found = flow.finish()
+            write_taken(context.out_dir, flow.taken(), {unit_node_name(item.united): item.united.subject})
     except Exception as error:
         logger.debug("orientations", exc_info=True)
         return Outcome(item.united.name, item.united.subject, "failed", str(error), exit_code=1)

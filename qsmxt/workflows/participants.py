@@ -16,24 +16,20 @@ from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import InputError, OutputError, QSMxTError
-from qsmxt.interfaces.base import quieten_nipype
 from qsmxt.workflows.compiling import compiled_ahead
 from qsmxt.workflows.estimate import Estimate, Size, estimate_import, estimate_plan, size_of
-from qsmxt.workflows.execution import execution_config, is_serial, make_plugin
+from qsmxt.workflows.flow import Flow
 from qsmxt.workflows.plan import Plan, plan_unit
-from qsmxt.workflows.progress import Progress, make_progress
+from qsmxt.workflows.progress import make_progress
 from qsmxt.workflows.resources import Resources, memory_limit
 from qsmxt.workflows.taken import RESOURCES
 from qsmxt.workflows.unit import Context, init_unit_wf, unit_node_name
-from qsmxt.workflows.watch import WORKFLOW, Outcome, Watch
+from qsmxt.workflows.watch import Outcome
 
 if TYPE_CHECKING:
     from qsmxt.workflows.segmentation import SegmentationPlan
 
 logger = logging.getLogger("qsmxt")
-
-#: Most units in one nipype workflow: the first node waits until it is built.
-BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -119,45 +115,60 @@ def run_units(
     if not prepared:
         return []
     first = prepared[0].plan
+    outcomes: dict[str, Outcome] = {}
+    written: set[str] = set()
+
+    def tell(unit: ProcessingUnit, taken: list[dict[str, Any]]) -> None:
+        try:
+            add_rows(Derivatives(context.out_dir).logs(unit.subject) / RESOURCES, taken)
+            written.add(unit_node_name(unit))
+        except (OSError, QSMxTError) as error:
+            logger.debug("%s: %s", unit.name, error)
+        if done is not None:
+            done(unit.name, unit.subject)
+
     with (
         make_progress({unit_node_name(item.unit): expected_seconds(item) for item in prepared}) as progress,
         compiled_ahead(first.groups, first.unit, context.code, work_dir, resources) as kernels,
+        Flow(settings, context, work_dir, resources, progress, tell) as flow,
     ):
-        run = _Run(settings, context, work_dir, resources, progress, kernels, done)
-        outcomes = _run_batches(prepared, settings, work_dir, run, 1 if is_serial(resources) else BATCH)
+        for item in prepared:
+            if flow.stopped:
+                break
+            with ExitStack() as lock:
+                try:
+                    lock.enter_context(unit_lock(work_dir, item.unit))
+                except OutputError as error:
+                    outcomes[item.unit.name] = Outcome(item.unit.name, item.unit.subject, "failed", str(error))
+                    continue
+                workflow = unit_workflow(item, settings, context, kernels)
+                flow.add(item.unit, workflow, lock.pop_all())
+        outcomes |= flow.finish()
+        taken = flow.taken()
     subjects = {unit_node_name(item.unit): item.unit.subject for item in prepared}
-    write_taken(context.out_dir, run.taken, subjects)
+    write_taken(context.out_dir, {name: rows for name, rows in taken.items() if name not in written}, subjects)
     if settings.execution.resource_monitor:
-        add_rows(context.out_dir / "logs" / RESOURCES, run.taken)
+        add_rows(context.out_dir / "logs" / RESOURCES, [row for rows in taken.values() for row in rows])
     return [
         outcomes.get(item.unit.name, Outcome(item.unit.name, item.unit.subject, "failed", "not started", exit_code=1))
         for item in prepared
     ]
 
 
+def unit_workflow(item: Prepared, settings: Settings, context: Context, kernels: Mapping[str, Path]) -> Any:
+    """The workflow of a unit, whose groups wait for their ``kernels``."""
+    workflow = init_unit_wf(
+        item.plan, settings, item.size, context, segmentation=item.segmentation, source=item.source_dicom
+    )
+    for group in item.plan.groups:
+        if group.name in kernels:
+            workflow.get_node(group.name).inputs.kernels = str(kernels[group.name])
+    return workflow
+
+
 def expected_seconds(item: Prepared) -> float:
     """Processor time of a unit."""
     return sum(estimate.cpu_seconds for estimate in item.estimates().values())
-
-
-def _run_batches(
-    prepared: Sequence[Prepared], settings: Settings, work_dir: Path, run: _Run, size: int
-) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
-    for start in range(0, len(prepared), size):
-        if settings.execution.stop_on_first_crash and any(o.status == "failed" for o in outcomes.values()):
-            break
-        with ExitStack() as locks:
-            batch = []
-            for item in prepared[start : start + size]:
-                try:
-                    locks.enter_context(unit_lock(work_dir, item.unit))
-                    batch.append(item)
-                except OutputError as error:
-                    outcomes[item.unit.name] = Outcome(item.unit.name, item.unit.subject, "failed", str(error))
-            if batch:
-                outcomes |= run.batch(batch)
-    return outcomes
 
 
 def warn_of_memory(prepared: Sequence[Prepared], resources: Resources) -> None:
@@ -193,101 +204,10 @@ def unit_lock(work_dir: Path, unit: ProcessingUnit) -> Iterator[None]:
         os.close(descriptor)
 
 
-class _Run:
-    """What all batches of a run share."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        context: Context,
-        work_dir: Path,
-        resources: Resources,
-        progress: Progress,
-        kernels: Mapping[str, Path],
-        done: Callable[[str, str], None] | None,
-    ) -> None:
-        self.settings, self.context, self.work_dir, self.resources = settings, context, work_dir, resources
-        self.progress, self.kernels, self.done = progress, kernels, done
-        self.taken: list[dict[str, Any]] = []
-
-    def batch(self, batch: Sequence[Prepared]) -> dict[str, Outcome]:
-        """Run some units in one workflow."""
-        workflows = [(item.unit, self._unit_workflow(item)) for item in batch]
-        outcomes, taken = run_workflows(
-            workflows, self.settings, self.context, self.work_dir, self.resources, progress=self.progress,
-            done=self.done,
-        )  # fmt: skip
-        self.taken += taken
-        return outcomes
-
-    def _unit_workflow(self, item: Prepared) -> Any:
-        workflow = init_unit_wf(
-            item.plan, self.settings, item.size, self.context, segmentation=item.segmentation, source=item.source_dicom
-        )
-        for group in item.plan.groups:
-            if group.name in self.kernels:
-                workflow.get_node(group.name).inputs.kernels = str(self.kernels[group.name])
-        return workflow
-
-
-def run_workflows(
-    workflows: Sequence[tuple[ProcessingUnit, Any]],
-    settings: Settings,
-    context: Context,
-    work_dir: Path,
-    resources: Resources,
-    *,
-    progress: Progress | None = None,
-    done: Callable[[str, str], None] | None = None,
-) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
-    """Run workflows side by side; what became of the unit of each, and what every node took."""
-    from nipype.pipeline import engine as pe
-
-    quieten_nipype(logger.getEffectiveLevel())
-    whole = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
-    whole.config["execution"] = execution_config(settings)
-    clean = work_dir if settings.execution.clean_work else None
-    units = {unit_node_name(unit): unit for unit, _ in workflows}
-    watch = Watch(units, clean, progress, serial=is_serial(resources))
-    for unit, workflow in workflows:
-        nodes = workflow._get_all_nodes()
-        watch.expect(workflow.name, {node.name: getattr(node, "cpu_seconds", 0.0) for node in nodes})
-        crash_folder = Derivatives(context.out_dir).logs(unit.subject)
-        for node in nodes:
-            node.config = {"execution": {"crashdump_dir": str(crash_folder)}}
-        whole.add_nodes([workflow])
-    plugin = make_plugin(resources, watch)
-    if done is not None:
-        watch.done = _teller(plugin, context.out_dir, {unit.name: node for node, unit in units.items()}, done)
-    problem = ""
-    try:
-        whole.run(plugin=plugin)
-    except Exception as error:
-        problem = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        logger.debug("workflow ended with an error", exc_info=True)
-    return watch.outcomes(context.out_dir, problem), getattr(plugin, "taken", watch.taken)
-
-
-def _teller(
-    plugin: Any, out_dir: Path, nodes: Mapping[str, str], done: Callable[[str, str], None]
-) -> Callable[[str, str], None]:
-    """What tells of a unit as soon as it is written what its ``nodes`` took."""
-
-    def tell(name: str, subject: str) -> None:
-        try:
-            write_taken(out_dir, getattr(plugin, "taken", ()), {nodes[name]: subject})
-        except (OSError, QSMxTError) as error:
-            logger.debug("%s: %s", name, error)
-        done(name, subject)
-
-    return tell
-
-
-def write_taken(out_dir: Path, taken: Sequence[dict[str, Any]], subjects: Mapping[str, str]) -> None:
-    """``logs/sub-<label>/resources.tsv``: time and memory of all nodes that ran; ``subjects`` by names of workflows."""
-    for subject in sorted(set(subjects.values())):
-        own = [row for row in taken if subjects.get(str(row["node"]).partition(".")[0]) == subject]
-        add_rows(Derivatives(out_dir).logs(subject) / RESOURCES, own)
+def write_taken(out_dir: Path, taken: Mapping[str, Sequence[dict[str, Any]]], subjects: Mapping[str, str]) -> None:
+    """``logs/sub-<label>/resources.tsv``: time and memory of nodes by their workflow; ``subjects`` by workflow, too."""
+    for name, rows in taken.items():
+        add_rows(Derivatives(out_dir).logs(subjects[name]) / RESOURCES, rows)
 
 
 def add_rows(path: Path, taken: Sequence[dict[str, Any]]) -> None:

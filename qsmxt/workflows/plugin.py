@@ -12,12 +12,14 @@ once, alone, and fails if it is killed again.
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import multiprocessing
 import os
 import queue
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -89,6 +91,10 @@ class LocalPlugin(PluginBase):
 
     ``plugin_args`` are ``n_procs``, ``memory_gb`` and nipype's ``status_callback``; others of nipype's own plugin are
     ignored. ``taken`` holds what every node took that ran.
+
+    With ``flowing`` a workflow that is run only begins, beside those that began before: the program builds the next one
+    meanwhile, waits for room now and then, and at last for the end. ``over`` is told the path of every workflow inside
+    of which nothing is left to run.
     """
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
@@ -96,9 +102,13 @@ class LocalPlugin(PluginBase):
         self.processors = int(self.plugin_args["n_procs"])
         self.memory_gb = float(self.plugin_args["memory_gb"])
         self.taken: list[dict[str, Any]] = []
+        self.flowing = False
+        self.over: Callable[[str], None] | None = None
         self._folder = os.getcwd()  # noqa: PTH109
-        self._updatehash = False
-        self._nodes: list[Any] = []
+        self._updatehash = self._stop = False
+        self._schedule = Schedule((), self.processors, self.memory_gb)
+        self._numbers = itertools.count()
+        self._nodes: dict[int, Any] = {}
         self._running: dict[int, Future[Answer]] = {}
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._not_run: list[dict[str, Any]] = []
@@ -117,27 +127,53 @@ class LocalPlugin(PluginBase):
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Run all nodes of ``graph``; raises an error of theirs at the end, if there was any."""
         self._updatehash = updatehash
-        self._nodes, _ = topological_sort(graph)
-        schedule = Schedule(self._jobs(graph), self.processors, self.memory_gb)
-        stop = str(config["execution"]["stop_on_first_crash"]).lower() == "true"
+        self._stop = str(config["execution"]["stop_on_first_crash"]).lower() == "true"
+        self._schedule.add(self._jobs(graph))
+        if self.flowing:
+            self._go_on()
+        else:
+            self.finish()
+
+    def wait_for_room(self, most: int) -> None:
+        """Wait until fewer than ``most`` workflows are at work."""
+        while len(self._schedule.units) >= most:
+            self._wait()
+
+    def finish(self) -> None:
+        """Wait for all nodes; raises an error of theirs, if there was any."""
         try:
-            while schedule.unfinished:
-                for job in schedule.start():
-                    self._start(job.name)
-                self._end(self._ended.get(), schedule, stop=stop)
-                while not self._ended.empty():
-                    self._end(self._ended.get(), schedule, stop=stop)
+            self._go_on()
+            while self._schedule.unfinished:
+                self._wait()
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            self.close()
         report_nodes_not_run(self._not_run)
         if self._errors:
             raise RuntimeError(self._errors[0])
 
+    def close(self) -> None:
+        """Send the workers away as soon as they are done with what they do."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _wait(self) -> None:
+        """Wait until a node ends, and go on."""
+        self._end(self._ended.get())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what has ended, and start what can."""
+        while not self._ended.empty():
+            self._end(self._ended.get())
+        for job in self._schedule.start():
+            self._start(job.name)
+
     def _jobs(self, graph: Any) -> list[Job]:
-        number = {node: index for index, node in enumerate(self._nodes)}
+        nodes, _ = topological_sort(graph)
+        number = {node: next(self._numbers) for node in nodes}
+        self._nodes.update({index: node for node, index in number.items()})
         return [
             Job(index, node._hierarchy, tuple(number[n] for n in graph.predecessors(node)), node.n_procs, node.mem_gb)
-            for index, node in enumerate(self._nodes)
+            for node, index in number.items()
         ]
 
     def _tell(self, node: Any, status: str) -> None:
@@ -155,24 +191,31 @@ class LocalPlugin(PluginBase):
         self._running[number] = future
         future.add_done_callback(lambda _: self._ended.put(number))
 
-    def _end(self, number: int, schedule: Schedule, *, stop: bool) -> None:
+    def _end(self, number: int) -> None:
         """Take what a worker says of a node, and let the schedule know."""
-        node, answer = self._nodes[number], self._answer(number)
+        answer = self._answer(number)
+        node = self._nodes.pop(number)
         del self._running[number]
         if answer.taken is not None:
             self.taken.append(answer.taken)
         if answer.traceback is None:
+            self._schedule.done(number)
             self._tell(node, "end")
-            schedule.done(number)
-            return
+        else:
+            self._fail(number, node, answer.traceback, answer.result)
+        if self.over is not None and node._hierarchy not in self._schedule.units:
+            self.over(node._hierarchy)
+
+    def _fail(self, number: int, node: Any, traceback: list[str], result: Any) -> None:
+        """A node has failed; those that need it will not run."""
         self._tell(node, "exception")
-        node._result, node._traceback = answer.result, answer.traceback
-        crash_file = _report(node, answer.traceback)
-        self._errors.append("".join(answer.traceback))
-        if stop:
+        node._result, node._traceback = result, traceback
+        crash_file = _report(node, traceback)
+        self._errors.append("".join(traceback))
+        if self._stop:
             raise RuntimeError(self._errors[0])
-        lost = [self._nodes[index] for index in schedule.failed(number)]  # type: ignore[call-overload]
-        self._not_run.append({"node": node, "dependents": lost, "crashfile": crash_file})
+        lost = [self._nodes.pop(index) for index in self._schedule.failed(number)[1:]]  # type: ignore[call-overload]
+        self._not_run.append({"node": node, "dependents": [node, *lost], "crashfile": crash_file})
 
     def _answer(self, number: int) -> Answer:
         try:

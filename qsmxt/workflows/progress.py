@@ -68,7 +68,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def expect(self, unit: str, seconds: Mapping[str, float]) -> None:
         """The steps of a unit, with their expected seconds."""
-        progress = self.units[unit]
+        progress = self.units.setdefault(unit, UnitProgress())
         self.rest -= progress.left
         progress.seconds = {name: max(float(value), LEAST) for name, value in seconds.items()}
         self.rest += progress.left

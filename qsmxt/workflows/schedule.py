@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -31,24 +32,43 @@ class Job:
     memory: float = 0.0
 
 
+@dataclass
+class _Unit:
+    """When a unit came, and how many of its jobs have not ended."""
+
+    number: int
+    left: int = 0
+
+
 class Schedule:
     """Hands out jobs so that those at work never need more than there is.
 
     A job that needs more than there is at all runs alone. An event costs time for the jobs that are ready, not for
-    all of them.
+    all of them, and a job that has ended is forgotten.
     """
 
     def __init__(self, jobs: Sequence[Job], processors: int, memory: float) -> None:
         self.processors, self.memory = processors, memory
+        self._numbers = itertools.count()
+        self._unit_numbers = itertools.count()
+        self._units: dict[str, _Unit] = {}
         self._place: dict[Hashable, tuple[int, int]] = {}
         self._waiting: dict[Hashable, int] = {}
         self._next: dict[Hashable, list[Job]] = {}
         self._ready: list[tuple[tuple[int, int], Job]] = []
         self._running: dict[Hashable, Job] = {}
-        self._left = {job.name for job in jobs}
-        units: dict[str, int] = {}
-        for number, job in enumerate(jobs):
-            self._place[job.name] = (units.setdefault(job.unit, len(units)), number)
+        self._left: dict[Hashable, Job] = {}
+        self.add(jobs)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More jobs, which may wait for each other; their units come after those that are at work."""
+        for job in jobs:
+            unit = self._units.get(job.unit)
+            if unit is None:
+                unit = self._units[job.unit] = _Unit(next(self._unit_numbers))
+            unit.left += 1
+            self._left[job.name] = job
+            self._place[job.name] = (unit.number, next(self._numbers))
             self._waiting[job.name] = len(job.after)
             for before in job.after:
                 self._next.setdefault(before, []).append(job)
@@ -62,6 +82,11 @@ class Schedule:
     def unfinished(self) -> bool:
         """Whether anything is left to run or runs."""
         return bool(self._left)
+
+    @property
+    def units(self) -> set[str]:
+        """Units of which anything is left to run or runs."""
+        return set(self._units)
 
     def start(self) -> list[Job]:
         """The jobs to start now; they count as running from here on."""
@@ -88,22 +113,31 @@ class Schedule:
     def done(self, name: Hashable) -> None:
         """The job has ended well; what waits for it may start."""
         self._end(name)
-        for job in self._next.get(name, ()):
-            self._waiting[job.name] -= 1
-            self._ready_if_free(job)
+        for job in self._next.pop(name, ()):
+            if job.name in self._left:
+                self._waiting[job.name] -= 1
+                self._ready_if_free(job)
 
     def failed(self, name: Hashable) -> list[Hashable]:
         """The job has failed; returns its name and those of all that cannot run without it."""
         self._end(name)
         lost, look = [name], [name]
         while look:
-            for job in self._next.get(look.pop(), ()):
+            for job in self._next.pop(look.pop(), ()):
                 if job.name in self._left:
-                    self._left.discard(job.name)
+                    self._forget(job.name)
                     lost.append(job.name)
                     look.append(job.name)
         return lost
 
     def _end(self, name: Hashable) -> None:
         del self._running[name]
-        self._left.discard(name)
+        self._forget(name)
+
+    def _forget(self, name: Hashable) -> None:
+        job = self._left.pop(name)
+        del self._place[name], self._waiting[name]
+        unit = self._units[job.unit]
+        unit.left -= 1
+        if unit.left == 0:
+            del self._units[job.unit]

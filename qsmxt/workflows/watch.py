@@ -38,32 +38,27 @@ class Watch:
     """Follows nodes through nipype's status callback.
 
     If ``clean`` is given, the work folder there of a unit goes away when the last of its nodes is finished.
-    ``progress`` is told what begins and ends, ``done`` the name and subject of a unit that is finished. In a
+    ``progress`` is told what begins and ends, ``done`` the name of a workflow that is finished and its unit. In a
     ``serial`` run nipype says of the nodes that it leaves out after a failure that they ended, but not that they began.
     """
 
-    def __init__(
-        self,
-        units: dict[str, ProcessingUnit],
-        clean: Path | None = None,
-        progress: Progress | None = None,
-        *,
-        serial: bool = False,
-    ) -> None:
-        self.units, self.clean, self.serial = units, clean, serial
-        self.done: Callable[[str, str], None] | None = None
+    def __init__(self, clean: Path | None = None, progress: Progress | None = None, *, serial: bool = False) -> None:
+        self.units: dict[str, ProcessingUnit] = {}
+        self.clean, self.serial = clean, serial
+        self.done: Callable[[str, ProcessingUnit], None] | None = None
         self.begun: set[str] = set()
         self.taken: list[dict[str, Any]] = []
         self._before = (0.0, 0.0)
-        self.progress = progress or Progress(dict.fromkeys(units, 0.0))
+        self.progress = progress or Progress({})
         self.started = time.time()
         self.failed: dict[str, str] = {}
-        self.finished: dict[str, set[str]] = {name: set() for name in units}
-        self.expected: dict[str, set[str]] = {name: set() for name in units}
+        self.finished: dict[str, set[str]] = {}
+        self.expected: dict[str, set[str]] = {}
 
-    def expect(self, name: str, nodes: Mapping[str, float]) -> None:
-        """The nodes that the unit's workflow ``name`` consists of, with their expected seconds."""
-        self.expected[name] = set(nodes)
+    def expect(self, name: str, unit: ProcessingUnit, nodes: Mapping[str, float]) -> None:
+        """The nodes of the workflow ``name`` of ``unit``, with their expected seconds."""
+        self.units[name] = unit
+        self.finished[name], self.expected[name] = set(), set(nodes)
         self.progress.expect(name, nodes)
 
     def __call__(self, node: Any, status: str) -> None:
@@ -91,7 +86,7 @@ class Watch:
         if self.clean is not None:
             shutil.rmtree(self.clean / WORKFLOW / name, ignore_errors=True)
         if self.done is not None:
-            self.done(self.units[name].name, self.units[name].subject)
+            self.done(name, self.units[name])
 
     def _measure(self) -> None:
         """Look at the clocks before a node that runs in this process."""
@@ -109,9 +104,11 @@ class Watch:
         """Whether all nodes of a unit are finished."""
         return self.expected[name] <= self.finished[name]
 
-    def outcomes(self, out_dir: Path, problem: str) -> dict[str, Outcome]:
-        """An outcome for every unit; ``problem`` is what ended the run, if something did."""
-        return {unit.name: self._outcome(name, unit, out_dir, problem) for name, unit in self.units.items()}
+    def outcomes(self, out_dir: Path, problems: Mapping[str, str]) -> dict[str, Outcome]:
+        """An outcome for every unit; ``problems`` are what ended a workflow, by its name, if something did."""
+        return {
+            unit.name: self._outcome(name, unit, out_dir, problems.get(name, "")) for name, unit in self.units.items()
+        }
 
     def _outcome(self, name: str, unit: ProcessingUnit, out_dir: Path, problem: str) -> Outcome:
         made = self._made(name)

@@ -19,11 +19,23 @@ def many_jobs(draw):
 
 
 @settings(max_examples=200, deadline=None)
-@given(many_jobs(), st.integers(1, 4), st.floats(0.1, 8), st.sets(st.integers(0, 11), max_size=2), st.randoms())
-def test_limits_order_and_completeness(jobs, processors, memory, faulty, moments):
-    schedule = Schedule(jobs, processors, memory)
+@given(
+    many_jobs(), st.integers(0, 12), st.integers(1, 4), st.floats(0.1, 8), st.sets(st.integers(0, 11), max_size=2),
+    st.randoms(),
+)  # fmt: skip
+def test_limits_order_and_completeness(jobs, later, processors, memory, faulty, moments):
+    families = _families(jobs)
+    first = [job for job in jobs if families[job.name] < later]
+    rest = [job for job in jobs if families[job.name] >= later]
+    schedule = Schedule(first, processors, memory)
     running, done, lost = {}, set(), set()
-    while schedule.unfinished:
+    while schedule.unfinished or rest:
+        if rest and moments.random() < 0.3:
+            schedule.add(rest)
+            rest = []
+        assert schedule.units == {job.unit for job in _added(jobs, rest) if job.name not in done | lost}
+        if not schedule.unfinished:
+            continue
         running |= {job.name: job for job in schedule.start()}
         assert running, "nothing runs though something is left"
         alone = len(running) == 1
@@ -43,6 +55,20 @@ def test_limits_order_and_completeness(jobs, processors, memory, faulty, moments
         if job.name in faulty or without.intersection(job.after):
             without.add(job.name)
     assert lost == without
+
+
+def _families(jobs):
+    """Jobs that depend on each other, by the number of the first of them."""
+    family = {}
+    for job in jobs:
+        together = {family[name] for name in job.after} | {job.name}
+        family[job.name] = min(together)
+        family.update({name: min(together) for name, value in family.items() if value in together})
+    return family
+
+
+def _added(jobs, rest):
+    return [job for job in jobs if job not in rest]
 
 
 def test_what_is_more_than_there_is_runs_alone():

@@ -18,9 +18,9 @@ def _node(unit: str, name: str) -> SimpleNamespace:
 
 
 def _watch(clean=None) -> Watch:
-    watch = Watch({unit.name: unit for unit in (UNIT, OTHER)}, clean)
+    watch = Watch(clean)
     for unit in (UNIT, OTHER):
-        watch.expect(unit.name, {"load": 1.0, "publish_qsm": 0.1})
+        watch.expect(unit.name, unit, {"load": 1.0, "publish_qsm": 0.1})
     return watch
 
 
@@ -34,7 +34,7 @@ def test_done_means_that_every_node_ended(tmp_path):
     for name in ("load", "publish_qsm"):
         watch(_node(UNIT.name, name), "end")
     watch(_node(OTHER.name, "load"), "end")
-    outcomes = watch.outcomes(tmp_path, "killed")
+    outcomes = watch.outcomes(tmp_path, dict.fromkeys((UNIT.name, OTHER.name), "killed"))
     assert (outcomes[UNIT.name].status, outcomes[UNIT.name].made) == ("done", ("qsm",))
     assert (outcomes[OTHER.name].status, outcomes[OTHER.name].reason) == ("failed", "killed")
 
@@ -45,7 +45,7 @@ def test_nodes_left_out_after_a_failure_made_nothing(tmp_path):
     watch(_node(UNIT.name, "load"), "start")
     watch(_node(UNIT.name, "load"), "exception")
     watch(_node(UNIT.name, "publish_qsm"), "end")
-    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    outcome = watch.outcomes(tmp_path, {})[UNIT.name]
     assert (outcome.status, outcome.made) == ("failed", ())
 
 
@@ -55,7 +55,7 @@ def test_failure_is_told_in_the_words_of_our_own_error(tmp_path):
     folder = tmp_path / "logs" / "sub-1"
     _crash(folder, UNIT.name, "\tqsmxt.errors.InputError: mask: expected: one voxel\nRuntimeError: wrapped")
     _crash(folder, "sub-1_acq-x_MEGRE", "\tqsmxt.errors.InputError: another", "crash-2.txt")
-    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    outcome = watch.outcomes(tmp_path, {})[UNIT.name]
     assert outcome.reason == "mask: expected: one voxel"
     assert outcome.crash_files == [str(folder / "crash-1.txt")] and outcome.exit_code == 1
 
@@ -68,7 +68,7 @@ def test_crash_files_of_earlier_runs_do_not_count(tmp_path):
     os.utime(folder / "crash-1.txt", (1, 1))
     watch = _watch()
     watch(_node(UNIT.name, "load"), "exception")
-    outcome = watch.outcomes(tmp_path, "")[UNIT.name]
+    outcome = watch.outcomes(tmp_path, {})[UNIT.name]
     assert outcome.crash_files == [] and outcome.reason == "load"
 
 
@@ -95,7 +95,9 @@ def test_time_of_a_serial_run_is_measured_and_other_units_keep_theirs(tmp_path):
     assert row["node"] == f"{UNIT.name}.load" and row["wall_s"] >= 0.05 and row["peak_gb"] > 0.01
     subjects = dict.fromkeys((UNIT.name, OTHER.name), "1")
     for other in ({}, {"node": f"{OTHER.name}.load"}, {"wall_s": 9.0}, {"node": "sub-3_MEGRE.load"}):
-        write_taken(tmp_path, [{**row, **other}], {**subjects, "sub-3_MEGRE": "3"})
+        changed = {**row, **other}
+        name = changed["node"].partition(".")[0]
+        write_taken(tmp_path, {name: [changed]}, {**subjects, "sub-3_MEGRE": "3"})
     lines = (tmp_path / "logs/sub-1/resources.tsv").read_text().splitlines()
     assert (tmp_path / "logs/sub-3/resources.tsv").read_text().count("sub-3_MEGRE.load") == 1
     found = [line.split("\t")[:2] for line in lines[1:]]
@@ -103,12 +105,12 @@ def test_time_of_a_serial_run_is_measured_and_other_units_keep_theirs(tmp_path):
 
 
 def test_a_unit_is_announced_once_and_only_if_all_of_it_was_made():
-    done: list[tuple[str, str]] = []
+    done: list[tuple[str, ProcessingUnit]] = []
     watch = _watch()
-    watch.done = lambda name, subject: done.append((name, subject))
+    watch.done = lambda name, unit: done.append((name, unit))
     watch(_node(UNIT.name, "load"), "end")
     assert done == []
     watch(_node(UNIT.name, "publish_qsm"), "end")
     watch(_node(OTHER.name, "load"), "exception")
     watch(_node(OTHER.name, "publish_qsm"), "end")
-    assert done == [(UNIT.name, "1")]
+    assert done == [(UNIT.name, UNIT)]
