@@ -251,7 +251,7 @@ def _software(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     versions = list(dict.fromkeys(str(record.get("version", "")) for record in records))
     found = [("QSMxT", version) for version in versions]
     for library in LIBRARIES:
-        number = _version_of(library)
+        number = library_version(library)
         if number is not None:
             found.append((library, number))
     return [
@@ -261,12 +261,15 @@ def _software(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 @functools.cache
-def _version_of(library: str) -> str | None:
+def library_version(library: str) -> str | None:
     """Version of a library, or nothing if it is not installed."""
     try:
-        return metadata.version(library)
+        found = metadata.distribution(library)
     except metadata.PackageNotFoundError:
         return None
+    # the whole file is a message of mail, which takes milliseconds to read
+    line = re.search(r"^Version:\s*(\S+)\s*$", found.read_text("METADATA") or "", re.MULTILINE)
+    return line.group(1) if line else found.version
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ _LETTERS = {
 
 _GREEK = {"alpha": "\u03b1", "beta": "\u03b2", "chi": "\u03c7", "delta": "\u03b4", "lambda": "\u03bb", "mu": "\u03bc"}
 
+_START = re.compile(r"^@\w+\s*\{\s*([^\s,{}=]+)\s*,", re.MULTILINE)
 _FORMULA = re.compile(r"(?<!\\)\$([^$]*)\$")
 _ACCENTED = re.compile(r"\\(?:([\'`^\"~=.])\s*|([uvHckrd])(?=[\s{\\]))\s*(?:\{\s*(\\?[A-Za-z])\s*\}|(\\?[A-Za-z]))")
 _LETTER = re.compile(r"\\(ss|ae|AE|oe|OE|aa|AA|o|O|l|L|i|j)(?![A-Za-z])\s*")
@@ -84,14 +86,42 @@ def read_bibtex(text: str, origin: str = "BibTeX") -> dict[str, Entry]:
     return _Reader(text, origin).entries()
 
 
+class Bibliography(Mapping[str, Entry]):
+    """The entries of BibTeX files, by key; each is read when it is asked for.
+
+    An entry begins at the start of a line and uses no abbreviations of its own; of two with the same key the first
+    counts.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._texts: dict[str, tuple[str, str]] = {}
+        self._read: dict[str, Entry] = {}
+        for path in paths:
+            text = path.read_text(encoding="utf-8")
+            starts = list(_START.finditer(text))
+            ends = [*(start.start() for start in starts[1:]), len(text)]
+            for start, end in zip(starts, ends, strict=True):
+                self._texts.setdefault(start.group(1), (text[start.start() : end], path.name))
+
+    def __getitem__(self, key: str) -> Entry:
+        """The entry ``key``."""
+        if key not in self._read:
+            self._read[key] = read_bibtex(*self._texts[key])[key]
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys in the order of the files."""
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self._texts)
+
+
 @functools.cache
-def bibliography() -> dict[str, Entry]:
-    """All entries of the package by key."""
-    found: dict[str, Entry] = {}
-    for path in sorted(FOLDER.glob("*.bib")):
-        for key, entry in read_bibtex(path.read_text(encoding="utf-8"), path.name).items():
-            found.setdefault(key, entry)
-    return found
+def bibliography() -> Bibliography:
+    """All entries of the package."""
+    return Bibliography(sorted(FOLDER.glob("*.bib")))
 
 
 class _Reader:

@@ -223,5 +223,7 @@ class _Drawing:
 
 def brightness(array: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """Window of an image without a unit."""
+    from qsmxt.algorithms.quantiles import quantile
+
     inside = array[mask]
-    return (0.0, float(np.percentile(inside, 99)) * 1.3 + 1e-12) if inside.size else (0.0, 1.0)
+    return (0.0, quantile(inside, 0.99) * 1.3 + 1e-12) if inside.size else (0.0, 1.0)

@@ -92,17 +92,21 @@ def map_volume(
     mask
         Voxels outside are set to 0: noise does not compress.
     """
+    from qsmxt.algorithms.quantiles import quantile
+
     kept = _cut(array, affine, shown)
     if mask is not None:
         kept = np.where(_cut(mask, affine, shown), kept, kept.dtype.type(0))
     values = _means(kept, shown.factors)
     if step is None:
-        top = float(np.percentile(values, 99.9)) * 1.2
+        top = quantile(values, 0.999) * 1.2
         step = (top if top > 0 else 1.0) / LEVELS
         return _file(np.clip(np.rint(values / step), 0, LEVELS).astype(np.uint8), affine, array.shape, shown, step)
     bound = np.iinfo(np.int16).max
-    whole = np.clip(np.rint(np.nan_to_num(values) / step), -bound, bound).astype(np.int16)
-    return _file(whole, affine, array.shape, shown, step)
+    whole = values / np.float32(step)
+    whole[np.isnan(whole)] = 0
+    np.clip(np.rint(whole, out=whole), -bound, bound, out=whole)
+    return _file(whole.astype(np.int16), affine, array.shape, shown, step)
 
 
 def label_volume(labels: np.ndarray, affine: np.ndarray, shown: Frame) -> bytes:

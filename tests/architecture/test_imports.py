@@ -84,6 +84,18 @@ def test_what_was_postponed_is_there_when_it_is_asked_for():
     assert json.loads(result.stdout) == []
 
 
+def test_the_program_writes_pages_without_the_compiler_that_its_workers_need():
+    code = (
+        "import sys, json\n"
+        "from qsmxt.lean import DISCOVERY, import_libraries\n"
+        "import_libraries(*DISCOVERY)\n"
+        "import qsmxt.reports.assemble, qsmxt.workflows.dataset, qsmxt.workflows.participants\n"
+        "sys.stdout.write(json.dumps([m for m in ('numba', 'scipy.fft') if m in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []
+
+
 #: Keys that are also ordinary words or names of something else; only ``stage.key`` is looked for.
 ORDINARY_WORDS = {
     "value", "open", "close", "fill", "largest", "smooth", "trim", "erode", "dilate", "quality", "robust", "none",

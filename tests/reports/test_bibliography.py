@@ -88,6 +88,14 @@ def test_files_of_the_package_are_complete():
             assert not set("{}\\") & set(entry.text()), f"{path.name}: {entry.key}: {entry.text()}"
 
 
+def test_entries_read_one_by_one_are_those_of_the_whole_files():
+    whole: dict = {}
+    for path in sorted(FOLDER.glob("*.bib")):
+        whole = {**read_bibtex(path.read_text(encoding="utf-8"), path.name), **whole}
+    assert dict(bibliography()) == whole and len(bibliography()) == len(whole) > 50
+    assert "no such key" not in bibliography()
+
+
 def test_every_reference_of_a_method_is_known():
     missing = {
         f"{method.name}: {key}" for method in all_methods().values() for key in method.references

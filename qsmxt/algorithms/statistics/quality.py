@@ -41,8 +41,9 @@ from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.domain import PADDING
 from qsmxt.algorithms.kernels import dipole
 from qsmxt.algorithms.packing import Packing
+from qsmxt.algorithms.quantiles import quantile
 from qsmxt.algorithms.runs import Runs
-from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median, median_within
+from qsmxt.algorithms.statistics.quality_metrics import EXTREME, FEWEST, METRICS, RIM, median_within
 from qsmxt.geometry import Grid
 
 #: Ratio of median absolute value to standard deviation of a normal distribution.
@@ -135,7 +136,7 @@ def noise(volume: np.ndarray, mask: np.ndarray) -> float | None:
         difference = np.diff(difference, axis=axis)
     if not axes or np.count_nonzero(inside) < FEWEST:
         return None
-    return float(median(np.abs(difference[inside])) / (MEDIAN_OF_NORMAL * 2 ** (len(axes) / 2)))
+    return float(quantile(np.abs(difference[inside]), 0.5) / (MEDIAN_OF_NORMAL * 2 ** (len(axes) / 2)))
 
 
 def _neighbours(volume: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmxt.algorithms.quantiles import quantiles
-
 #: Depth of the rim of a mask, mm.
 RIM = 3.0
 
@@ -126,11 +124,6 @@ def deep_grey_contrast(chi: np.ndarray, nuclei: np.ndarray, mask: np.ndarray) ->
 
 def median_within(volume: np.ndarray, mask: np.ndarray) -> float:
     """Median of ``volume`` in ``mask``."""
-    return median(np.asarray(volume)[mask])
+    from qsmxt.algorithms.quantiles import quantile
 
-
-def median(values: np.ndarray) -> float:
-    """Median of ``values``, not empty; by counting if they are single precision and finite."""
-    if values.dtype == np.float32 and np.isfinite(values).all():
-        return float(quantiles(values, (0.5,))[0])
-    return float(np.median(values))
+    return quantile(np.asarray(volume)[mask], 0.5)
