@@ -118,6 +118,15 @@ class Engine:
         """A :class:`Pass` with ``kernel``, elsewhere with ``form``, for the ``make`` and ``use`` of transforms."""
         return Pass(kernel, *arguments)
 
+    def both(self, first: Any, second: Any) -> Any:
+        """A pass that is one pass and then another."""
+
+        def passes(*slab: int) -> None:
+            first(*slab)
+            second(*slab)
+
+        return passes
+
     def do(self, made: Any, length: int) -> None:
         """A pass over ``length`` planes, now."""
         parallel.run(made, length)

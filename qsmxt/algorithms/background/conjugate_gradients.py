@@ -141,10 +141,11 @@ class Meter:
 
 def dot(engine: Engine, a: Any, b: Any) -> float:
     """Scalar product of two volumes."""
-    return engine.total(_dot, _dot_form, a.shape[0], a, b)
+    return engine.total(dot_rows, dot_form, a.shape[0], a, b)
 
 
-def _dot_form(xp: Any, a: Any, b: Any) -> Any:
+def dot_form(xp: Any, a: Any, b: Any) -> Any:
+    """:func:`dot_rows` on whole arrays."""
     return xp.sum(a * b, dtype=xp.float64)
 
 
@@ -170,7 +171,8 @@ def turn_form(xp: Any, direction: Any, z: Any, factor: float) -> None:
 
 
 @kernel
-def _dot(start, stop, a, b):
+def dot_rows(start, stop, a, b):
+    """Scalar product of planes."""
     total = 0.0
     for x in range(start, stop):
         for y in range(a.shape[1]):

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.algorithms import kernels
+from qsmxt.algorithms.angles import sine
 from qsmxt.algorithms.background import conjugate_gradients
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import gradient, inverse_sizes
@@ -30,11 +31,15 @@ from qsmxt.algorithms.engine import HOST, Engine
 from qsmxt.algorithms.fourier import Support
 from qsmxt.algorithms.packing import Packing
 from qsmxt.algorithms.quantiles import quantiles
+from qsmxt.algorithms.rows import span
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Progress
 
 #: Smoothing of the absolute value, (ppm/mm)^2.
 SMOOTHING = 1e-6
+
+#: Added to the symbol of the preconditioner before it is inverted.
+TINY = np.float32(1e-6)
 
 
 @dataclass
@@ -52,7 +57,7 @@ class Problem:
     convolution
         Half spectrum of H.
     edges
-        Prior weights, ``(3, x, y, z)``, 0 on edges.
+        Where the prior holds, bool ``(3, x, y, z)``: not on edges.
     scale
         Phase per field (rad/ppm).
     weight
@@ -99,17 +104,17 @@ class Problem:
 
 
 def edge_mask(magnitude: np.ndarray | None, mask: np.ndarray, grid: Grid, fraction: float) -> np.ndarray:
-    """Prior weights ``(3, x, y, z)``: 0 on the ``fraction`` of strongest differences of the magnitude in the mask."""
+    """Bool ``(3, x, y, z)``: not on the ``fraction`` of strongest differences of the magnitude in the mask."""
     if magnitude is None or fraction == 0:
-        return np.ones((3, *grid.shape), dtype=np.float32)
+        return np.ones((3, *grid.shape), dtype=bool)
     slopes = gradient(np.where(mask, magnitude, np.float32(0)), grid)
     np.abs(slopes, out=slopes)
     packing = Packing(mask)
     inside = np.concatenate([packing.pack(part) for part in slopes])
     limit = quantiles(inside, (1 - fraction,))[0]
     if limit == 0 and not inside.any():
-        return np.ones_like(slopes)
-    return np.less_equal(slopes, limit, out=slopes)
+        return np.ones(slopes.shape, dtype=bool)
+    return slopes <= limit
 
 
 def share_of_variation(chi: np.ndarray, edges: np.ndarray, domain: Domain) -> float:
@@ -150,47 +155,99 @@ def minimise(
     progress
         Told the fraction done.
     """
-    grid, engine = problem.grid, problem.engine
-    x, predicted, response, image, conditioned = (engine.zeros(grid.shape) for _ in range(5))
-    laplacian = engine.send(kernels.negative_laplacian(grid))
-    square = problem.convolution * problem.convolution
-    inverse = inverse_sizes(grid)
-    stiffness = engine.empty((3, *grid.shape))
-    epsilon = np.float32(SMOOTHING * float(problem.scale) ** 2)
-    weight = np.float32(problem.weight * float(problem.scale))
-    inside = problem.squared_weights > 0
+    engine = problem.engine
+    x, predicted = engine.zeros(problem.grid.shape), engine.zeros(problem.grid.shape)
+    newton = _Newton(problem, scaling)
     for step in range(outer):
-        engine.run(_stiffness, _stiffness_form, grid.shape[0], x, problem.edges, inverse, weight, epsilon, stiffness)
-        right = _apply(
-            problem, stiffness, inverse, x, engine.xp.sin(predicted - problem.field), engine.zeros(grid.shape)
-        )
-        right *= -1
-        typical = float(np.float32(engine.median(stiffness, inside)))
-        inverted = 1 / (square + typical * laplacian + 1e-6)
-        inverted[0, 0, 0] = square[0, 0, 0]  # data hardly tell the constant, and a large factor makes one of rounding
-
-        def operator(v: Any) -> Any:
-            field = engine.filtered(v, problem.convolution, None, problem.support, response)
-            return _apply(problem, stiffness, inverse, v, field, image)
-
-        def precondition(r: Any, inverted: Any = inverted) -> Any:
-            if scaling is None:
-                return engine.filtered(r, inverted, None, None, conditioned)
-            return scaling * engine.filtered(r * scaling, inverted, None, None, conditioned)
-
-        change, _ = conjugate_gradients.solve(
-            operator, right, tolerance=inner_tolerance, iterations=inner, precondition=precondition, engine=engine
+        right = newton.linearise(x, predicted)
+        change, _ = conjugate_gradients.solve_fused(
+            newton.operator,
+            right,
+            tolerance=inner_tolerance,
+            iterations=inner,
+            precondition=newton.precondition,
+            engine=engine,
         )
         x += change
-        predicted = engine.filtered(x, problem.convolution, None, problem.support, predicted)
         if progress:
             progress((step + 1) / outer)
         size = engine.norm(x)
-        if size == 0 or engine.norm(change) < tolerance * size:
+        if step + 1 == outer or size == 0 or engine.norm(change) < tolerance * size:
             break
+        predicted = engine.filtered(x, problem.convolution, None, problem.support, predicted)
         if reweight:
             reweight(problem, engine.xp.sin(predicted - problem.field))
     return x
+
+
+class _Newton:
+    """The linear system of an outer step, in memory that is used again."""
+
+    def __init__(self, problem: Problem, scaling: Any) -> None:
+        grid, engine = problem.grid, problem.engine
+        self.problem, self.scaling = problem, scaling
+        self.inside = problem.squared_weights > 0
+        self.laplacian = engine.send(kernels.negative_laplacian(grid))
+        self.inverted = engine.zeros(problem.convolution.shape)
+        self.inverse = inverse_sizes(grid)
+        self.rows = engine.send(_rows(engine.fetch(problem.edges)))
+        self.stiffness = engine.zeros((3, *grid.shape))
+        self.image, self.conditioned = engine.zeros(grid.shape), engine.zeros(grid.shape)
+
+    def linearise(self, x: Any, predicted: Any) -> Any:
+        """The right-hand side about ``x``, whose field is ``predicted``, after stiffness and preconditioner."""
+        problem, engine, length = self.problem, self.problem.engine, x.shape[0]
+        epsilon = np.float32(SMOOTHING * float(problem.scale) ** 2)
+        weight = np.float32(problem.weight * float(problem.scale))
+        engine.run(_stiffness, _stiffness_form, length, x, problem.edges, self.inverse, weight, epsilon, self.stiffness)
+        typical = np.float32(engine.median(self.stiffness, self.inside))
+        convolution, inverted = problem.convolution, self.inverted
+        engine.run(_invert, _invert_form, convolution.shape[0], convolution, self.laplacian, typical, TINY, inverted)
+        inverted[0, 0, 0] = convolution[0, 0, 0] ** 2  # data hardly tell the constant: a large factor is of rounding
+        misfit = engine.passing(
+            _misfit, _misfit_form, predicted, problem.field, problem.squared_weights, self.conditioned
+        )
+        right = engine.filtered(
+            self.conditioned, convolution, problem.support, None, make=misfit, use=self._stiff(x, -1)
+        )
+        constant = problem.constant(x)
+        if constant is not None:
+            right -= constant
+        return right
+
+    def operator(self, v: Any, make: Any) -> tuple[Any, float]:
+        """The matrix times ``v``."""
+        problem, stiff = self.problem, self._stiff(v, 1)
+        image = problem.engine.weighted(
+            v, problem.convolution, problem.squared_weights, problem.support, self.image, make=make, use=stiff
+        )
+        constant, product = problem.constant(v), stiff.total
+        if constant is not None:
+            image += constant
+            product += conjugate_gradients.dot(problem.engine, v, constant)
+        return image, product
+
+    def precondition(self, r: Any, make: Any) -> tuple[Any, float]:
+        """The matrix with constant weights, inverted, times ``r``."""
+        engine, scaling, scaled = self.problem.engine, self.scaling, self.conditioned
+        if scaling is None:
+            along = engine.passing(conjugate_gradients.dot_rows, conjugate_gradients.dot_form, r)
+            return engine.filtered(r, self.inverted, out=self.conditioned, make=make, use=along), along.total
+        before = engine.passing(_scale, _scale_form, scaling, r, scaled)
+        after = engine.passing(_scale_along, _scale_along_form, scaling, r)
+        before = before if make is None else engine.both(make, before)
+        return engine.filtered(scaled, self.inverted, out=self.conditioned, make=before, use=after), after.total
+
+    def _stiff(self, v: Any, sign: int) -> Any:
+        """A pass that adds ``grad^T V grad v`` times ``sign``."""
+        squares = (sign * self.inverse**2).astype(np.float32)
+        return self.problem.engine.passing(_add_stiffness, _add_stiffness_form, v, self.stiffness, squares, self.rows)
+
+
+def _rows(edges: np.ndarray) -> np.ndarray:
+    """Rows out of which there is no stiffness, bool ``(x, y)``: none of the prior at a voxel nor one before it."""
+    x, y, z = np.asarray(edges.any(axis=3))
+    return x | np.roll(x, 1, axis=0) | y | np.roll(y, 1, axis=1) | z
 
 
 def reject_outliers(problem: Problem, residual: Any) -> None:
@@ -201,18 +258,6 @@ def reject_outliers(problem: Problem, residual: Any) -> None:
     deviation = float(xp.std(xp.astype(weighted, xp.float64)))
     excess = weighted / float(np.float32(6 * deviation + 1e-30))
     squared[inside] = squared[inside] / xp.clip(excess, 1.0, None) ** 4
-
-
-def _apply(problem: Problem, stiffness: Any, inverse: np.ndarray, v: Any, response: Any, out: Any) -> Any:
-    """``grad^T V grad v + H W^2 response`` and the constant region, perhaps in ``out``; ``response`` is overwritten."""
-    engine = problem.engine
-    response *= problem.squared_weights
-    out = engine.filtered(response, problem.convolution, problem.support, None, out)
-    engine.run(_add_stiffness, _add_stiffness_form, v.shape[0], v, stiffness, inverse, out)
-    constant = problem.constant(v)
-    if constant is not None:
-        out += constant
-    return out
 
 
 def add_csf(problem: Problem, domain: Domain, csf_mask: np.ndarray | None, weight: float) -> None:
@@ -227,15 +272,40 @@ def add_csf(problem: Problem, domain: Domain, csf_mask: np.ndarray | None, weigh
 
 def _stiffness_form(xp: Any, x: Any, edges: Any, inverse: list[float], weight: float, epsilon: float, out: Any) -> None:
     for axis, factor in enumerate(inverse):
-        edge = edges[axis, ...]
-        g = edge * ((xp.roll(x, -1, axis=axis) - x) * factor)
-        out[axis, ...] = weight * edge / xp.sqrt(g * g + epsilon)
+        g = (xp.roll(x, -1, axis=axis) - x) * factor
+        out[axis, ...] = xp.where(edges[axis, ...], weight / xp.sqrt(g * g + epsilon), xp.zeros_like(g))
 
 
-def _add_stiffness_form(xp: Any, x: Any, stiffness: Any, inverse: list[float], out: Any) -> None:
-    for axis, factor in enumerate(inverse):
-        flow = stiffness[axis, ...] * (xp.roll(x, -1, axis=axis) - x) * factor**2
+def _invert_form(xp: Any, convolution: Any, laplacian: Any, typical: float, least: float, out: Any) -> None:
+    out[...] = 1 / (convolution * convolution + typical * laplacian + least)
+
+
+def _misfit_form(xp: Any, predicted: Any, field: Any, weights: Any, out: Any) -> None:
+    out[...] = weights * xp.sin(field - predicted)
+
+
+def _add_stiffness_form(xp: Any, v: Any, stiffness: Any, squares: list[float], rows: Any, out: Any) -> Any:
+    for axis, factor in enumerate(squares):
+        flow = stiffness[axis, ...] * (xp.roll(v, -1, axis=axis) - v) * factor
         out += xp.roll(flow, 1, axis=axis) - flow
+    return xp.sum(v * out, dtype=xp.float64)
+
+
+def _scale_form(xp: Any, scaling: Any, r: Any, out: Any) -> None:
+    out[...] = scaling * r
+
+
+def _scale_along_form(xp: Any, scaling: Any, r: Any, out: Any) -> Any:
+    out *= scaling
+    return xp.sum(r * out, dtype=xp.float64)
+
+
+@kernel
+def _conductance(upper, lower, edges, factor, weight, epsilon, out):
+    for k in range(out.size):
+        g = (upper[k] - lower[k]) * factor
+        value = weight / np.sqrt(g * g + epsilon)
+        out[k] = value if edges[k] else np.float32(0)
 
 
 @kernel
@@ -245,39 +315,107 @@ def _stiffness(start, stop, x, edges, inverse, weight, epsilon, out):
         after = i + 1 if i + 1 < nx else 0
         for j in range(ny):
             below = j + 1 if j + 1 < ny else 0
-            for k in range(nz):
-                right = k + 1 if k + 1 < nz else 0
-                value = x[i, j, k]
-                g = edges[0, i, j, k] * (x[after, j, k] - value) * inverse[0]
-                out[0, i, j, k] = weight * edges[0, i, j, k] / np.sqrt(g * g + epsilon)
-                g = edges[1, i, j, k] * (x[i, below, k] - value) * inverse[1]
-                out[1, i, j, k] = weight * edges[1, i, j, k] / np.sqrt(g * g + epsilon)
-                g = edges[2, i, j, k] * (x[i, j, right] - value) * inverse[2]
-                out[2, i, j, k] = weight * edges[2, i, j, k] / np.sqrt(g * g + epsilon)
+            row = x[i, j]
+            _conductance(x[after, j], row, edges[0, i, j], inverse[0], weight, epsilon, out[0, i, j])
+            _conductance(x[i, below], row, edges[1, i, j], inverse[1], weight, epsilon, out[1, i, j])
+            along, kept = out[2, i, j], edges[2, i, j]
+            _conductance(row[1:], row[:-1], kept[:-1], inverse[2], weight, epsilon, along[:-1])
+            _conductance(row[:1], row[nz - 1 :], kept[nz - 1 :], inverse[2], weight, epsilon, along[nz - 1 :])
 
 
 @kernel
-def _add_flow(upper, lower, conductance, factor, out):
-    for k in range(out.size):
-        out[k] += (lower[k] - upper[k]) * conductance[k] * factor
-
-
-@kernel
-def _add_stiffness(start, stop, x, stiffness, inverse, out):
-    nx, ny, nz = x.shape
-    sx, sy, sz = inverse[0] * inverse[0], inverse[1] * inverse[1], inverse[2] * inverse[2]
+def _invert(start, stop, convolution, laplacian, typical, least, out):
     for i in range(start, stop):
-        after, before = (i + 1 if i + 1 < nx else 0), (i - 1 if i > 0 else nx - 1)
+        for j in range(out.shape[1]):
+            values, rough, into = convolution[i, j], laplacian[i, j], out[i, j]
+            for k in range(into.size):
+                into[k] = np.float32(1) / (values[k] * values[k] + typical * rough[k] + least)
+
+
+@kernel
+def _misfit(start, stop, predicted, field, weights, out):
+    for i in range(start, stop):
+        for j in range(out.shape[1]):
+            a, b = span(weights[i, j])
+            found, measured, weight, into = predicted[i, j], field[i, j], weights[i, j], out[i, j]
+            into[:a] = 0
+            into[b:] = 0
+            for k in range(a, b):
+                into[k] = weight[k] * sine(measured[k] - found[k])
+
+
+@kernel
+def _scale(start, stop, scaling, r, out):
+    for i in range(start, stop):
+        for j in range(out.shape[1]):
+            factor, row, into = scaling[i, j], r[i, j], out[i, j]
+            for k in range(into.size):
+                into[k] = factor[k] * row[k]
+
+
+@kernel
+def _scale_along(start, stop, scaling, r, out):
+    """out *= scaling; returns the product with ``r``."""
+    total = 0.0
+    for i in range(start, stop):
+        for j in range(out.shape[1]):
+            factor, row, into = scaling[i, j], r[i, j], out[i, j]
+            part: Any = np.float32(0)
+            for k in range(into.size):
+                value = factor[k] * into[k]
+                into[k] = value
+                part += value * row[k]
+            total += part
+    return total
+
+
+@kernel
+def _flow(upper, lower, conductance, factor, out):
+    for k in range(out.size):
+        out[k] = (upper[k] - lower[k]) * conductance[k] * factor
+
+
+@kernel
+def _pass_on(upper, lower, conductance, factor, flow, out):
+    """What flows in less what flows out; that flows into the next row."""
+    for k in range(out.size):
+        new = (upper[k] - lower[k]) * conductance[k] * factor
+        out[k] += flow[k] - new
+        flow[k] = new
+
+
+@kernel
+def _add_stiffness(start, stop, v, stiffness, squares, rows, out):
+    """Add to ``out``; returns its product with ``v``. Every flow from voxel to voxel is computed once."""
+    nx, ny, nz = v.shape
+    across = np.zeros((ny, nz), dtype=np.float32)
+    above = np.zeros(nz, dtype=np.float32)
+    along = np.empty(nz, dtype=np.float32)
+    before = start - 1 if start > 0 else nx - 1
+    total = 0.0
+    for j in range(ny):
+        if rows[start, j]:
+            _flow(v[start, j], v[before, j], stiffness[0, before, j], squares[0], across[j])
+    for i in range(start, stop):
+        after = i + 1 if i + 1 < nx else 0
+        _flow(v[i, 0], v[i, ny - 1], stiffness[1, i, ny - 1], squares[1], above)
         for j in range(ny):
-            below, above = (j + 1 if j + 1 < ny else 0), (j - 1 if j > 0 else ny - 1)
-            row, target = x[i, j], out[i, j]
-            _add_flow(x[after, j], row, stiffness[0, i, j], sx, target)
-            _add_flow(x[before, j], row, stiffness[0, before, j], sx, target)
-            _add_flow(x[i, below], row, stiffness[1, i, j], sy, target)
-            _add_flow(x[i, above], row, stiffness[1, i, above], sy, target)
-            along = stiffness[2, i, j]
-            _add_flow(row[1:], row[:-1], along[:-1], sz, target[:-1])
-            _add_flow(row[:-1], row[1:], along[:-1], sz, target[1:])
-            wrap = (row[0] - row[nz - 1]) * along[nz - 1] * sz
-            target[0] += wrap
-            target[nz - 1] -= wrap
+            row, target = v[i, j], out[i, j]
+            if rows[i, j]:
+                below = j + 1 if j + 1 < ny else 0
+                conductance = stiffness[2, i, j]
+                _flow(row[1:], row[:-1], conductance[:-1], squares[2], along[:-1])
+                along[nz - 1] = (row[0] - row[nz - 1]) * conductance[nz - 1] * squares[2]
+                target[0] += along[nz - 1] - along[0]
+                for k in range(1, nz):
+                    target[k] += along[k - 1] - along[k]
+                _pass_on(v[after, j], row, stiffness[0, i, j], squares[0], across[j], target)
+                _pass_on(v[i, below], row, stiffness[1, i, j], squares[1], above, target)
+            else:
+                across[j] = 0
+                above[:] = 0
+            part: Any = np.float32(0)
+            for k in range(nz):
+                part += row[k] * target[k]
+            total += part
+    return total

@@ -81,7 +81,7 @@ class TFIParameters:
     parameters=TFIParameters,
     references=("liu2017tfi",),
     sentence=("Susceptibility was computed directly from the total field by total-field inversion (weight {weight})."),
-    cost=Cost(bytes_per_voxel=170, seconds_per_megavoxel=25),
+    cost=Cost(bytes_per_voxel=140, seconds_per_megavoxel=25),
     on_device=True,
 )
 def tfi(
