@@ -4,7 +4,7 @@ Compiling the kernels of the default methods takes longer than running them, and
 share while the other processors wait. So the groups of the first unit run ahead on a small sphere, in processes of
 their own, which fills the cache of kernels. Every group has a file that stays locked until its kernels are there, and
 its nodes wait for that. The lock ends with the process, however it ends; whatever was not compiled then is compiled
-where it is needed. What was compiled once is remembered beside the kernels.
+where it is needed. What was compiled once is remembered beside the kernels, also after a run in one process.
 """
 
 from __future__ import annotations
@@ -105,6 +105,13 @@ def compiled_ahead(
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def remember(groups: Sequence[Group], unit: ProcessingUnit, code: str) -> None:
+    """Note that this process has run all ``groups`` of ``unit``, so that later runs need not compile them ahead."""
+    for part in parts_of(groups, unit).values():
+        with contextlib.suppress(OSError):
+            (kernel_cache.chosen() / _mark(part, code)).touch()
 
 
 def _mark(part: Part, code: str) -> str:

@@ -16,8 +16,9 @@ from qsmxt.bids.outputs import Derivatives
 from qsmxt.bids.units import ProcessingUnit
 from qsmxt.config import Settings
 from qsmxt.errors import InputError, OutputError, QSMxTError
-from qsmxt.workflows.compiling import compiled_ahead
+from qsmxt.workflows.compiling import compiled_ahead, remember
 from qsmxt.workflows.estimate import Estimate, Size, estimate_import, estimate_plan, size_of
+from qsmxt.workflows.execution import is_serial
 from qsmxt.workflows.flow import Flow
 from qsmxt.workflows.plan import Plan, plan_unit
 from qsmxt.workflows.progress import make_progress
@@ -145,6 +146,9 @@ def run_units(
                 flow.add(item.unit, workflow, lock.pop_all())
         outcomes |= flow.finish()
         taken = flow.taken()
+    made = outcomes.get(first.unit.name)
+    if made is not None and made.status == "done" and is_serial(resources):
+        remember(first.groups, first.unit, context.code)
     subjects = {unit_node_name(item.unit): item.unit.subject for item in prepared}
     write_taken(context.out_dir, {name: rows for name, rows in taken.items() if name not in written}, subjects)
     if settings.execution.resource_monitor:

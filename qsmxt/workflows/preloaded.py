@@ -5,7 +5,20 @@ What kernels allocate with is made as well.
 
 from qsmxt.lean import STEPS, import_libraries
 
-import_libraries(*STEPS)
+#: The stages of the default chain with what they need, masks, and what figures and metrics are made with.
+CHAIN = (
+    "threadpoolctl",
+    "qsmxt.algorithms.field",
+    "qsmxt.algorithms.masking.build",
+    "qsmxt.algorithms.inversion",
+    "qsmxt.algorithms.referencing",
+    "qsmxt.algorithms.statistics.quality",
+    "qsmxt.reports.figures",
+    "qsmxt.reports.volumes",
+    "scipy.ndimage",
+)
+
+import_libraries(*STEPS, *CHAIN)
 
 from numba.core.registry import cpu_target  # noqa: E402  (only after the steps have chosen the folder of kernels)
 from numba.core.runtime import rtsys  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 from qsmxt.algorithms import kernel_cache
 from qsmxt.bids.units import EchoFiles, ProcessingUnit
 from qsmxt.interfaces.base import wait_for
-from qsmxt.workflows.compiling import compiled_ahead
+from qsmxt.workflows.compiling import compiled_ahead, remember
 from qsmxt.workflows.plan import Group, Step
 from qsmxt.workflows.resources import Resources
 
@@ -103,6 +103,14 @@ def test_what_was_compiled_is_remembered_beside_the_kernels(cache: Path, tmp_pat
     assert [path.name.partition("-")[0] for path in cache.iterdir() if path.is_file()] == ["compiled"]
     with compiled_ahead([NOTHING], UNIT, "1+a", tmp_path, TWO) as locks:
         assert locks == {}
+
+
+def test_what_ran_in_one_process_is_not_compiled_ahead_later(cache: Path, tmp_path: Path) -> None:
+    remember([NOTHING], UNIT, "1+a")
+    with compiled_ahead([NOTHING], UNIT, "1+a", tmp_path, TWO) as locks:
+        assert locks == {}
+    with compiled_ahead([NOTHING], UNIT, "1+b", tmp_path, TWO) as locks:
+        assert list(locks) == ["field"]
 
 
 def test_other_code_is_compiled_again(cache: Path, tmp_path: Path) -> None:
