@@ -106,7 +106,7 @@ class LocalPlugin(PluginBase):
         self.over: Callable[[str], None] | None = None
         self._folder = os.getcwd()  # noqa: PTH109
         self._updatehash = self._stop = False
-        self._schedule = Schedule((), self.processors, self.memory_gb)
+        self._schedule = Schedule((), self.processors, self.memory_gb, ahead=1 if self.processors > 1 else 0)
         self._numbers = itertools.count()
         self._nodes: dict[int, Any] = {}
         self._running: dict[int, Future[Answer]] = {}

@@ -45,10 +45,13 @@ class Schedule:
 
     A job that needs more than there is at all runs alone. An event costs time for the jobs that are ready, not for
     all of them, and a job that has ended is forgotten.
+
+    ``ahead`` jobs more than there are processors are handed out while all need one: they lie ready, with their memory
+    reserved, for the first worker that is free, which then waits for nobody.
     """
 
-    def __init__(self, jobs: Sequence[Job], processors: int, memory: float) -> None:
-        self.processors, self.memory = processors, memory
+    def __init__(self, jobs: Sequence[Job], processors: int, memory: float, ahead: int = 0) -> None:
+        self.processors, self.memory, self.ahead = processors, memory, ahead
         self._numbers = itertools.count()
         self._unit_numbers = itertools.count()
         self._units: dict[str, _Unit] = {}
@@ -91,7 +94,7 @@ class Schedule:
     def start(self) -> list[Job]:
         """The jobs to start now; they count as running from here on."""
         started, kept = [], []
-        while self._ready and self._free_processors() > 0:
+        while self._ready and self._free_processors(1) > 0:
             place, job = heapq.heappop(self._ready)
             if self._fits(job):
                 self._running[job.name] = job
@@ -102,13 +105,17 @@ class Schedule:
             heapq.heappush(self._ready, entry)
         return started
 
-    def _free_processors(self) -> int:
-        return self.processors - sum(min(job.processors, self.processors) for job in self._running.values())
+    def _free_processors(self, needed: int) -> int:
+        """Processors for a job that needs so many of them, with those that will be free next."""
+        used = [min(job.processors, self.processors) for job in self._running.values()]
+        ahead = self.ahead if max(used, default=1) == needed == 1 else 0
+        return self.processors + ahead - sum(used)
 
     def _fits(self, job: Job) -> bool:
         held = sum(min(other.memory, self.memory) for other in self._running.values())
         room = min(job.memory, self.memory) <= self.memory - held or not self._running
-        return room and min(job.processors, self.processors) <= self._free_processors()
+        needed = min(job.processors, self.processors)
+        return room and needed <= self._free_processors(needed)
 
     def done(self, name: Hashable) -> None:
         """The job has ended well; what waits for it may start."""

@@ -21,13 +21,13 @@ def many_jobs(draw):
 @settings(max_examples=200, deadline=None)
 @given(
     many_jobs(), st.integers(0, 12), st.integers(1, 4), st.floats(0.1, 8), st.sets(st.integers(0, 11), max_size=2),
-    st.randoms(),
+    st.randoms(), st.integers(0, 2),
 )  # fmt: skip
-def test_limits_order_and_completeness(jobs, later, processors, memory, faulty, moments):
+def test_limits_order_and_completeness(jobs, later, processors, memory, faulty, moments, ahead):
     families = _families(jobs)
     first = [job for job in jobs if families[job.name] < later]
     rest = [job for job in jobs if families[job.name] >= later]
-    schedule = Schedule(first, processors, memory)
+    schedule = Schedule(first, processors, memory, ahead)
     running, done, lost = {}, set(), set()
     while schedule.unfinished or rest:
         if rest and moments.random() < 0.3:
@@ -39,7 +39,8 @@ def test_limits_order_and_completeness(jobs, later, processors, memory, faulty, 
         running |= {job.name: job for job in schedule.start()}
         assert running, "nothing runs though something is left"
         alone = len(running) == 1
-        assert alone or sum(min(job.processors, processors) for job in running.values()) <= processors
+        used = [min(job.processors, processors) for job in running.values()]
+        assert alone or sum(used) <= processors + (ahead if max(used) == 1 else 0)
         assert alone or sum(min(job.memory, memory) for job in running.values()) <= memory * (1 + 1e-9)
         assert all(done.issuperset(job.after) for job in running.values())
         ended = running.pop(moments.choice(sorted(running)))
