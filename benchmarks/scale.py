@@ -26,6 +26,9 @@ import numpy as np
 #: A mask that is quick and right for coarse heads.
 _MASK = ("--mask", "magnitude:rss,robust,erode:5", "--no-mask-human-brain")
 
+#: Runs on one processor and on two: a machine that others use is not always as fast.
+TURNS = 3
+
 #: Nodes that read images and write maps, which every program has to do.
 _IMAGES = ("load", "write_")
 
@@ -90,17 +93,25 @@ def start_one(folder: Path) -> tuple[str, str, str]:
 
 
 def share(folder: Path, subjects: int = 50) -> list[tuple[str, str, str]]:
-    """Heads of 64 x 64 x 64 on one processor and on two, CPU and wall."""
+    """Heads of 64 x 64 x 64 on one processor and on two in turn; the fastest run of each counts."""
     from qsmxt.phantom.dataset import write_bids
 
     write_bids(folder / "fifty", subjects, voxel_size=(3.0, 3.0, 3.0), echo_times=(0.005, 0.011, 0.017), seed=0)
-    rows, walls = [], {}
-    for processes in (1, 2):
-        places = (folder / f"out{processes}p", "participant", "-w", folder / f"work{processes}p")
-        wall, cpu, _ = run(folder / "fifty", *places, "--nprocs", processes, "--omp-nthreads", 1, *_MASK)
-        walls[processes] = wall
-        rows.append((f"{subjects} heads, {processes} processors", f"{wall:.0f} s, {cpu:.0f} s CPU", ""))
-    return [*rows, ("speed-up of two processors", f"{walls[1] / walls[2]:.2f}", "1.8")]
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(TURNS):
+        for processes, measured in walls.items():
+            places = (folder / f"out{turn}-{processes}", "participant", "-w", folder / f"work{turn}-{processes}")
+            wall, _, _ = run(folder / "fifty", *places, "--nprocs", processes, "--omp-nthreads", 1, *_MASK)
+            measured.append(wall)
+    rows = [
+        (
+            f"{subjects} heads, {processes} processors",
+            f"{min(measured):.1f} s ({TURNS} runs to {max(measured):.1f})",
+            "",
+        )
+        for processes, measured in walls.items()
+    ]
+    return [*rows, ("speed-up of two processors", f"{min(walls[1]) / min(walls[2]):.2f}", "1.8")]
 
 
 def weigh(folder: Path) -> list[tuple[str, str, str]]:
