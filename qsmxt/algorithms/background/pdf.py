@@ -53,6 +53,8 @@ from qsmxt.algorithms.background.region import Region
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.domain import masked
 from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
+from qsmxt.algorithms.fourier import Support
+from qsmxt.algorithms.rows import span
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
@@ -173,27 +175,37 @@ def _project(
     dipole = engine.send(periodic_dipole(region.grid))
     local = engine.copy(engine.send(region.field))
     filled, square_weights = engine.send(filled), engine.send(square_weights)
-    length = local.shape[0]
-    gradient = engine.filtered(local * square_weights, dipole)
-    along = first = engine.total(_outside, _outside_form, length, filled, gradient)
+    length, rows = local.shape[0], Support.of(region.mask)
+    image, gradient = engine.zeros(local.shape), engine.empty(local.shape)
+
+    def residual(image: Any, step: np.float32) -> Any:
+        return engine.passing(_descend, _descend_form, image, square_weights, step, local)
+
+    def descent(image: Any, step: np.float32) -> tuple[Any, float]:
+        outside = engine.passing(_outside, _outside_form, filled)
+        field = engine.filtered(image, dipole, rows, None, gradient, make=residual(image, step), use=outside)
+        return field, outside.total
+
+    gradient, first = descent(image, np.float32(0))
     if first == 0:
         return local
-    direction = gradient
+    direction, along, make = engine.copy(gradient), first, None
     meter = Meter(progress, parameters.tolerance, parameters.iterations)
     for count in range(1, parameters.iterations + 1):
-        image = engine.filtered(direction, dipole)
-        curvature = engine.total(_weighted_square, _weighted_square_form, length, image, square_weights)
-        if curvature == 0:
+        square = engine.passing(_weighted_square, _weighted_square_form, square_weights)
+        image = engine.filtered(direction, dipole, None, rows, image, make=make, use=square)
+        if square.total == 0:
             break
-        step = np.float32(along / curvature)
-        engine.run(_descend, _descend_form, length, image, square_weights, step, local)
-        del image
-        gradient = engine.filtered(local * square_weights, dipole)
-        new = engine.total(_outside, _outside_form, length, filled, gradient)
+        step = np.float32(along / square.total)
+        if count == parameters.iterations:
+            engine.do(residual(image, step), length)
+            meter.tell(count, along / first)
+            break
+        gradient, new = descent(image, step)
         meter.tell(count, new / first)
         if new <= parameters.tolerance**2 * first:
             break
-        engine.run(turn, turn_form, length, direction, gradient, np.float32(new / along))
+        make = engine.passing(turn, turn_form, direction, gradient, np.float32(new / along))
         along = new
     return local
 
@@ -203,12 +215,13 @@ def _outside_form(xp: Any, mask: Any, volume: Any) -> Any:
     return xp.sum(volume * volume, dtype=xp.float64)
 
 
-def _weighted_square_form(xp: Any, volume: Any, weights: Any) -> Any:
+def _weighted_square_form(xp: Any, weights: Any, volume: Any) -> Any:
     return xp.sum(weights * volume * volume, dtype=xp.float64)
 
 
 def _descend_form(xp: Any, image: Any, weights: Any, step: float, local: Any) -> None:
     local -= step * xp.where(weights > 0, image, xp.zeros_like(image))
+    image[...] = local * weights
 
 
 @kernel
@@ -228,13 +241,14 @@ def _outside(start, stop, mask, volume):
 
 
 @kernel
-def _weighted_square(start, stop, volume, weights):
+def _weighted_square(start, stop, weights, volume):
     total = 0.0
     for x in range(start, stop):
         for y in range(volume.shape[1]):
             row, weight = volume[x, y], weights[x, y]
+            first, last = span(weight)
             part: Any = np.float32(0.0)
-            for z in range(row.size):
+            for z in range(first, last):
                 part += weight[z] * row[z] * row[z]
             total += part
     return total
@@ -242,9 +256,14 @@ def _weighted_square(start, stop, volume, weights):
 
 @kernel
 def _descend(start, stop, image, weights, step, local):
-    """local -= step * image where there is weight."""
+    """local -= step * image where there is weight, and image becomes the product of local and weights."""
     for x in range(start, stop):
         for y in range(image.shape[1]):
             row, weight, out = image[x, y], weights[x, y], local[x, y]
-            for z in range(row.size):
-                out[z] -= step * row[z] if weight[z] > 0 else np.float32(0.0)
+            first, last = span(weight)
+            row[:first] = 0
+            row[last:] = 0
+            for z in range(first, last):
+                value = out[z] - (step * row[z] if weight[z] > 0 else np.float32(0))
+                out[z] = value
+                row[z] = value * weight[z]

@@ -88,5 +88,5 @@ class Region:
 
     def finish(self, local: Any, kept: np.ndarray, engine: Engine = HOST) -> tuple[Any, Any]:
         """Local field (zero outside ``kept``) and ``kept`` itself on the uncropped grid, where ``engine`` computes."""
-        local = np.where(kept, engine.fetch(local), np.float32(0)).astype(np.float32, copy=False)
-        return engine.send(self.crop.restore(local)), engine.send(self.crop.restore(kept))
+        local = np.asarray(engine.fetch(local), dtype=np.float32)
+        return engine.send(self.crop.restore_masked(local, kept)), engine.send(self.crop.restore(kept))
