@@ -34,6 +34,7 @@ from typing import Any
 
 from qsmxt.errors import MissingInputError, ParameterError
 from qsmxt.registry.catalogue import CataloguedMethod, catalogue, find
+from qsmxt.registry.mask_sections import check_sections
 from qsmxt.registry.methods import declared_fields, parameter
 from qsmxt.registry.stages import stage_keys
 
@@ -350,6 +351,7 @@ def build(layer: Mapping[str, Any], origin: str = "settings") -> Settings:
     """Settings of a merged layer, every value converted and checked against its bounds."""
     check_layer(layer, origin)
     sections = {name: _build_section(name, kind, layer.get(name, {})) for name, kind in _SECTIONS.items()}
+    check_sections(sections["masking"].sections, catalogue()["masking"])
     stages = {key: _build_stage(key, layer[key]) for key in stage_keys() if key in layer and key not in _SECTIONS}
     single = {key: _build_stage(key, table) for key, table in layer.get("single_echo", {}).items()}
     return Settings(**sections, stages=stages, single_echo=single)

@@ -104,3 +104,8 @@ def test_presets_for_masks_agree_with_the_named_masks():
         assert (masking.sections, masking.combine, masking.human_brain) == (
             preset.sections, preset.combine, preset.human_brain,
         )  # fmt: skip
+
+
+def test_a_mask_that_nothing_can_make_is_refused_with_the_settings():
+    with pytest.raises(ParameterError, match=r"expected a refinement.*found 'widen'"):
+        config.load(flags={"masking": {"sections": ["magnitude,bet,widen"]}})

@@ -170,7 +170,7 @@ class BuildMask(Interface):
     def execute(self, folder: str) -> None:
         """Run the sections and combine them."""
         from qsmxt.algorithms.masking.build import build_mask
-        from qsmxt.algorithms.masking.sections import external_masks, parse_sections
+        from qsmxt.registry.mask_sections import external_masks, parse_sections
 
         state = self._state()
         (step,) = json.loads(self.inputs.plan)["steps"]

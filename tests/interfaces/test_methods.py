@@ -110,7 +110,7 @@ def test_masks_follow_the_sections(tmp_path):
 
 
 def test_every_use_of_a_method_in_a_mask_is_recorded():
-    from qsmxt.algorithms.masking.sections import parse_sections
+    from qsmxt.registry.mask_sections import parse_sections
 
     step = {"consumes": [], "optional": [], "produces": ["mask"]}
     sections = parse_sections(["magnitude,bet:0.4,erode:1", "mask:other,erode:2"])

@@ -83,7 +83,7 @@ def test_methods_and_presets_named_in_migration_tables_exist() -> None:
 
 
 def test_masks_in_the_documents_are_understood() -> None:
-    from qsmxt.algorithms.masking.sections import parse_section
+    from qsmxt.registry.mask_sections import parse_section
 
     text = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
     sections = {found.strip('`".') for found in re.findall(r"--mask ([\w:=.,-]+)", text)}
@@ -94,7 +94,7 @@ def test_masks_in_the_documents_are_understood() -> None:
 
 
 def test_the_page_of_masks_names_everything_that_a_section_may_hold() -> None:
-    from qsmxt.algorithms.masking.sections import EXTERNAL_GENERATORS, INPUTS, generators, refinements
+    from qsmxt.registry.mask_sections import EXTERNAL_GENERATORS, INPUTS, generators, refinements
 
     named = set(re.findall(r"`([\w-]+)`", (DOCS / "masks.md").read_text(encoding="utf-8")))
     options = {option for some in INPUTS.values() for option in some}

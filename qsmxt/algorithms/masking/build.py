@@ -34,10 +34,10 @@ from qsmxt.algorithms.masking.homogeneity import homogeneity
 from qsmxt.algorithms.masking.plausibility import agreement, judge
 from qsmxt.algorithms.masking.quality import reliable
 from qsmxt.algorithms.masking.robust import robust
-from qsmxt.algorithms.masking.sections import Section, Step, parse_section
 from qsmxt.algorithms.signal import combine_magnitude
 from qsmxt.errors import InputError, MissingInputError, ParameterError
 from qsmxt.geometry import Grid
+from qsmxt.registry.mask_sections import Section, Step, parse_section
 from qsmxt.registry.methods import Progress
 
 #: How sections are combined.
@@ -87,7 +87,7 @@ def build_mask(
     Parameters
     ----------
     sections
-        Texts of the grammar or parsed :class:`~qsmxt.algorithms.masking.sections.Section`.
+        Texts of the grammar or parsed :class:`~qsmxt.registry.mask_sections.Section`.
     arrays
         By name, as far as there are and the sections need them: ``magnitude`` and ``wrapped_phase`` (echo, x, y, z),
         ``phase_quality``, ``fit_quality``, ``field_noise``, ``t1w`` (resampled to the grid), and ``external_masks``,

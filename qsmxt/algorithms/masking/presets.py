@@ -22,7 +22,7 @@ from qsmxt.errors import ParameterError
 
 @dataclass(frozen=True)
 class MaskPreset:
-    """Sections of the grammar of :mod:`qsmxt.algorithms.masking.sections`; ``summary`` says when to use it."""
+    """Sections of the grammar of :mod:`qsmxt.registry.mask_sections`; ``summary`` says when to use it."""
 
     sections: tuple[str, ...]
     summary: str

@@ -119,7 +119,7 @@ def preset_methods(preset: str) -> dict[str, str]:
 
 def problem(choices: Choices) -> str:
     """What is wrong with the choices, in words; empty if nothing is."""
-    from qsmxt.algorithms.masking.sections import parse_section
+    from qsmxt.registry.mask_sections import parse_section
 
     try:
         shlex.split(choices.more)

@@ -6,8 +6,8 @@ import pytest
 
 from qsmxt.algorithms.masking.build import COMBINATIONS
 from qsmxt.algorithms.masking.presets import PRESETS, mask_preset
-from qsmxt.algorithms.masking.sections import parse_sections
 from qsmxt.errors import ParameterError
+from qsmxt.registry.mask_sections import parse_sections
 
 
 @pytest.mark.parametrize("name", ["gre", "epi", "bet", "fast", "body", "phantom"])

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from qsmxt.algorithms.masking.sections import external_masks, generators, parse_section, parse_sections, refinements
 from qsmxt.errors import ParameterError
+from qsmxt.registry.catalogue import catalogue
+from qsmxt.registry.mask_sections import (
+    check_sections,
+    external_masks,
+    generators,
+    parse_section,
+    parse_sections,
+    refinements,
+)
 
 
 def test_a_complete_section():
@@ -89,6 +97,9 @@ def test_errors_name_the_token_and_what_is_valid(text, names):
     assert repr(text) in str(caught.value)
     for name in names:
         assert name in str(caught.value)
+    with pytest.raises(ParameterError) as early:
+        check_sections([text], catalogue()["masking"])
+    assert str(early.value) == str(caught.value), "the catalogue tells the same"
 
 
 def test_at_least_one_section():

@@ -18,6 +18,7 @@ only cuts the map to a smaller one::
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,12 +109,20 @@ class Section:
 
 def generators() -> dict[str, Method]:
     """Methods that make a mask from an image."""
-    return {k: m for k, m in methods(STAGE).items() if "mask" in m.produces and "mask" not in m.consumes}
+    return _generators(methods(STAGE))
 
 
 def refinements() -> dict[str, Method]:
     """Methods that change a mask."""
-    return {k: m for k, m in methods(STAGE).items() if "mask" in m.produces and "mask" in m.consumes}
+    return _refinements(methods(STAGE))
+
+
+def _generators(known: Mapping[str, Method]) -> dict[str, Method]:
+    return {k: m for k, m in known.items() if "mask" in m.produces and "mask" not in m.consumes}
+
+
+def _refinements(known: Mapping[str, Method]) -> dict[str, Method]:
+    return {k: m for k, m in known.items() if "mask" in m.produces and "mask" in m.consumes}
 
 
 def parse_section(text: str) -> Section:
@@ -130,23 +139,13 @@ def parse_section(text: str) -> Section:
     >>> section.echoes, section.generator.parameters.fraction, section.refinements[0].parameters.radius
     ('rss', 0.4, 2.0)
     """
-    tokens = [token.strip() for token in text.split(",")]
-    clean = ",".join(tokens)
-    if "" in tokens:
-        raise _error(clean, "", "expected input,generator,refinement,... without empty places")
-    source, *options = tokens[0].split(":")
-    source = source.lower().replace("_", "-")
-    if source not in INPUTS:
-        raise _error(clean, source, f"expected an input: {', '.join(INPUTS)}")
-    if source == "mask":
-        steps, support = _refinements(clean, tokens[1:])
-        return Section(clean, source, external=_mask_name(clean, options), refinements=steps, support=support)
-    echoes, corrections = _options(clean, source, options)
-    if len(tokens) < 2:
-        raise _error(clean, tokens[0], f"expected a generator after the input: {_generator_names()}")
-    generator, (steps, support) = _generator(clean, source, tokens[1]), _refinements(clean, tokens[2:])
-    corrected, n4 = "corrected" in corrections, "n4" in corrections
-    return Section(clean, source, echoes, corrected, n4, None, generator, steps, support)
+    return _Parser(text, methods(STAGE), lambda method, values: method.configure(values)).section()
+
+
+def check_sections(texts: Sequence[str], known: Mapping[str, Method]) -> None:
+    """Raise the errors of :func:`parse_section`, with nothing but what the catalogue ``known`` tells of methods."""
+    for text in texts:
+        _Parser(text, known, lambda method, values: method.complete(values)).section()
 
 
 def parse_sections(texts: list[str] | tuple[str, ...]) -> tuple[Section, ...]:
@@ -163,10 +162,6 @@ def external_masks(sections: tuple[Section, ...]) -> tuple[str, ...]:
 
 def _error(section: str, token: str, expected: str) -> ParameterError:
     return ParameterError(f"mask section {section!r}: {expected}; found {token!r}")
-
-
-def _generator_names() -> str:
-    return ", ".join((*generators(), *EXTERNAL_GENERATORS))
 
 
 def _mask_name(section: str, options: list[str]) -> str:
@@ -192,21 +187,6 @@ def _options(section: str, source: str, options: list[str]) -> tuple[str | int, 
     return echoes, corrections
 
 
-def _generator(section: str, source: str, token: str) -> Step:
-    key = token.split(":")[0].lower().replace("_", "-")
-    if key in EXTERNAL_GENERATORS:
-        if ":" in token:
-            raise _error(section, token, f"{key} takes no parameters here")
-        return Step(key)
-    known = generators()
-    if key not in known:
-        raise _error(section, key, f"expected a generator: {_generator_names()}")
-    if not _fits(source, known[key]):
-        fitting = ", ".join(k for k, method in known.items() if _fits(source, method))
-        raise _error(section, key, f"expected a generator for the input {source}: {fitting}")
-    return _step(section, token, known[key])
-
-
 def _fits(source: str, method: Method) -> bool:
     """Whether a generator takes the input: an image, or the array of that name."""
     if source == "phase":
@@ -214,37 +194,80 @@ def _fits(source: str, method: Method) -> bool:
     return "mask_input" in method.consumes or source.replace("-", "_") in method.consumes
 
 
-def _refinements(section: str, tokens: list[str]) -> tuple[tuple[Step, ...], int | None]:
-    """The refinements, and after how many of them the word ``support`` stands."""
-    known = refinements()
-    steps: list[Step] = []
-    support = None
-    for token in tokens:
-        key = token.split(":")[0].lower()
-        if key == SUPPORT:
-            if support is not None or token.lower() != SUPPORT:
-                raise _error(section, token, f"expected {SUPPORT} once and without parameters")
-            support = len(steps)
-            continue
+class _Parser:
+    """One section of a mask: ``known`` are the methods of the stage, ``configure`` makes their parameters of texts."""
+
+    def __init__(self, text: str, known: Mapping[str, Method], configure: Callable[[Any, dict[str, str]], Any]) -> None:
+        self.tokens = [token.strip() for token in text.split(",")]
+        self.text = ",".join(self.tokens)
+        self.generators, self.refinements = _generators(known), _refinements(known)
+        self.configure = configure
+
+    def section(self) -> Section:
+        if "" in self.tokens:
+            raise _error(self.text, "", "expected input,generator,refinement,... without empty places")
+        source, *options = self.tokens[0].split(":")
+        source = source.lower().replace("_", "-")
+        if source not in INPUTS:
+            raise _error(self.text, source, f"expected an input: {', '.join(INPUTS)}")
+        if source == "mask":
+            steps, support = self._refine(self.tokens[1:])
+            name = _mask_name(self.text, options)
+            return Section(self.text, source, external=name, refinements=steps, support=support)
+        echoes, corrections = _options(self.text, source, options)
+        if len(self.tokens) < 2:
+            raise _error(self.text, self.tokens[0], f"expected a generator after the input: {self._generator_names()}")
+        generator, (steps, support) = self._generate(source, self.tokens[1]), self._refine(self.tokens[2:])
+        corrected, n4 = "corrected" in corrections, "n4" in corrections
+        return Section(self.text, source, echoes, corrected, n4, None, generator, steps, support)
+
+    def _generator_names(self) -> str:
+        return ", ".join((*self.generators, *EXTERNAL_GENERATORS))
+
+    def _generate(self, source: str, token: str) -> Step:
+        key = token.split(":")[0].lower().replace("_", "-")
+        if key in EXTERNAL_GENERATORS:
+            if ":" in token:
+                raise _error(self.text, token, f"{key} takes no parameters here")
+            return Step(key)
+        known = self.generators
         if key not in known:
-            raise _error(section, key, f"expected a refinement: {', '.join(known)}, or {SUPPORT}")
-        steps.append(_step(section, token, known[key]))
-    return tuple(steps), support
+            raise _error(self.text, key, f"expected a generator: {self._generator_names()}")
+        if not _fits(source, known[key]):
+            fitting = ", ".join(k for k, method in known.items() if _fits(source, method))
+            raise _error(self.text, key, f"expected a generator for the input {source}: {fitting}")
+        return self._step(token, known[key])
 
+    def _refine(self, tokens: list[str]) -> tuple[tuple[Step, ...], int | None]:
+        """The refinements, and after how many of them the word ``support`` stands."""
+        steps: list[Step] = []
+        support = None
+        for token in tokens:
+            key = token.split(":")[0].lower()
+            if key == SUPPORT:
+                if support is not None or token.lower() != SUPPORT:
+                    raise _error(self.text, token, f"expected {SUPPORT} once and without parameters")
+                support = len(steps)
+                continue
+            if key not in self.refinements:
+                raise _error(self.text, key, f"expected a refinement: {', '.join(self.refinements)}, or {SUPPORT}")
+            steps.append(self._step(token, self.refinements[key]))
+        return tuple(steps), support
 
-def _step(section: str, token: str, method: Method) -> Step:
-    names = [p.name for p in method.declared_parameters()]
-    values: dict[str, str] = {}
-    for place, text in enumerate(token.split(":")[1:]):
-        name, equals, value = text.partition("=")
-        if not equals:
-            if place >= len(names):
-                raise _error(section, text, f"{method.key} takes {len(names)} parameters: {', '.join(names) or 'none'}")
-            name, value = names[place], text
-        if name not in names:
-            raise _error(section, name, f"expected a parameter of {method.key}: {', '.join(names) or 'none'}")
-        values[name] = value
-    try:
-        return Step(method.key, method, method.configure(values))
-    except ParameterError as error:
-        raise ParameterError(f"mask section {section!r}: {error}") from None
+    def _step(self, token: str, method: Method) -> Step:
+        names = [p.name for p in method.declared_parameters()]
+        values: dict[str, str] = {}
+        for place, text in enumerate(token.split(":")[1:]):
+            name, equals, value = text.partition("=")
+            if not equals:
+                if place >= len(names):
+                    expected = f"{method.key} takes {len(names)} parameters: {', '.join(names) or 'none'}"
+                    raise _error(self.text, text, expected)
+                name, value = names[place], text
+            if name not in names:
+                raise _error(self.text, name, f"expected a parameter of {method.key}: {', '.join(names) or 'none'}")
+            values[name] = value
+        try:
+            return Step(method.key, method, self.configure(method, values))
+        except ParameterError as error:
+            raise ParameterError(f"mask section {self.text!r}: {error}") from None
