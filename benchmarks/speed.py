@@ -180,13 +180,13 @@ def _counted() -> Iterator[Counts]:
     forward, inverse, transform = fourier._planes_forward, fourier._planes_inverse, fourier.transform
     weighted = fourier._planes_weighted
 
-    def count_forward(start: int, stop: int, volume: Any, spectrum: Any, support: Any = None) -> None:
-        counts[volume.shape, 0] += start == 0
-        forward(start, stop, volume, spectrum, support)
+    def count_forward(start: int, stop: int, planes: Any, spectrum: Any, support: Any = None) -> None:
+        counts[(len(spectrum), *planes.shape[1:]), 0] += start == 0
+        forward(start, stop, planes, spectrum, support)
 
-    def count_inverse(start: int, stop: int, spectrum: Any, volume: Any, support: Any = None) -> None:
-        counts[volume.shape, 1] += start == 0
-        inverse(start, stop, spectrum, volume, support)
+    def count_inverse(start: int, stop: int, spectrum: Any, planes: Any, support: Any = None) -> None:
+        counts[(len(spectrum), *planes.shape[1:]), 1] += start == 0
+        inverse(start, stop, spectrum, planes, support)
 
     def count_weighted(start: int, stop: int, spectrum: Any, weights: Any, support: Any) -> None:
         for direction in (0, 1):

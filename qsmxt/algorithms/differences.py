@@ -16,7 +16,12 @@ The step that dominates the alternating direction method of multipliers (ADMM) f
     v = \nabla x + u, \quad z = \mathrm{shrink}(v, t), \quad u \leftarrow v - z = \mathrm{clip}(v, -t, t), \quad
     \text{and then } \nabla^T(z - u) = \nabla^T(v - 2u).
 
-:class:`Shrinkage` does all of it in one pass and keeps only :math:`v`.
+:class:`Shrinkage` does all of it in one pass and keeps only :math:`u`. Over-relaxed by :math:`\alpha` the step is
+
+.. math:: v \leftarrow \alpha\nabla x + (1 - \alpha)(v - u) + u .
+
+With :math:`y \leftarrow \alpha x + (1 - \alpha) y` and :math:`e \leftarrow (1 - \alpha) e + \alpha u` this is
+:math:`v = \nabla y + e`, so :math:`y` and :math:`e` are kept, of which :math:`e` is 0 where there is no threshold.
 """
 
 from __future__ import annotations
@@ -107,9 +112,10 @@ class Shrinkage:
 
     Attributes
     ----------
-    state
-        :math:`v` of the last step, float32 ``(3, x, y, z)``, of which :math:`u = \mathrm{clip}(v)` and
-        :math:`z = v - u` follow.
+    dual
+        :math:`e`, which is :math:`u` if there is no over-relaxation, float32 ``(3, x, y, z)``.
+    relaxed
+        :math:`y`, float32 ``(x, y, z)``; ``None`` if there is no over-relaxation.
     """
 
     def __init__(
@@ -117,14 +123,17 @@ class Shrinkage:
     ) -> None:
         nx, ny, nz = grid.shape
         self.grid = grid
-        self.state = np.zeros((3, nx, ny, nz), dtype=np.float32)
-        if weights is None:
-            weights = np.ones((1, 1, nz), dtype=np.float32)
-        self._weights = np.ascontiguousarray(weights, dtype=np.float32)
+        self.dual = np.zeros((3, nx, ny, nz), dtype=np.float32)
+        self.relaxed = None if relaxation == 1 else np.zeros(grid.shape, dtype=np.float32)
+        self._weights = self._filled = None
+        if weights is not None or relaxation != 1 or not math.isinf(limit):
+            weights = np.ones((1, 1, nz), dtype=np.float32) if weights is None else weights
+            self._weights = np.ascontiguousarray(weights, dtype=np.float32)
+            self._filled = self._weights.any(axis=2)
         self._starts = np.array([start for start, _ in parallel.slabs(nx)], dtype=np.int64)
         self._slab = np.zeros(nx, dtype=np.int64)
         self._slab[self._starts] = np.arange(self._starts.size)
-        self._halo = np.empty((self._starts.size, ny, nz), dtype=np.float32)
+        self._halo = np.empty((1, self._starts.size, ny, nz), dtype=np.float32)
         self._inverse = inverse_sizes(grid)
         self._relaxation = np.float32(relaxation)
         self._limit = min(limit, UNLIMITED)
@@ -134,25 +143,33 @@ class Shrinkage:
 
         ``threshold`` is :math:`\lambda/\rho` in units of ``volume`` per mm.
         """
-        parallel.run(self.planes(volume, threshold, out), volume.shape[0])
+        make = self.planes(self.relax(volume), threshold)
+        parallel.run(lambda start, stop: make(start, stop, out[start:stop]), volume.shape[0])
         return out
 
-    def planes(self, volume: np.ndarray, threshold: float, out: np.ndarray) -> Callable[[int, int], None]:
-        """:meth:`step` as a function of a slab, so that more can be done with its planes while they are in the cache.
+    def relax(self, volume: np.ndarray) -> np.ndarray:
+        """:math:`y` for the next ``volume``."""
+        if self.relaxed is None:
+            return volume
+        parallel.run(_relax, volume.shape[0], volume, self._relaxation, self.relaxed)
+        return self.relaxed
 
-        It has to be called once for every slab; ``volume`` must stay as it is until then.
+    def planes(self, relaxed: np.ndarray, threshold: float) -> Callable[[int, int, np.ndarray], None]:
+        """What :meth:`step` does after :meth:`relax`, as a function of a slab and its planes of the result.
+
+        So more can be done with the planes while they are in the cache. It has to be called once for every slab;
+        ``relaxed`` must stay as it is until then.
         """
-        end = np.float32(self._limit * threshold)
-        fade = np.float32(1) / max(end - np.float32(threshold), np.float32(1e-30))
-        np.take(self.state[0], self._starts - 1, axis=0, out=self._halo, mode="wrap")
+        t, end = np.float32(threshold), np.float32(self._limit * threshold)
+        fade = np.float32(1) / max(end - t, np.float32(1e-30))
+        np.take(self.dual[0], self._starts - 1, axis=0, out=self._halo[0], mode="wrap")
+        limits = t, end, fade, self._relaxation
+        state = self.dual, self._halo, self._slab, self._inverse
 
-        def step(start: int, stop: int) -> None:
-            _shrink_and_diverge(
-                start, stop, volume, np.float32(threshold), end, fade, self._relaxation,
-                self._weights, self.state, self._halo, self._slab, self._inverse, out,
-            )  # fmt: skip
+        def make(start: int, stop: int, out: np.ndarray) -> None:
+            _shrink_and_diverge(start, stop, relaxed, limits, self._weights, self._filled, *state, out)
 
-        return step
+        return make
 
 
 @kernel
@@ -245,60 +262,94 @@ def _pass_on(upper, lower, weights, factor, flow, out):
 
 
 @kernel
-def _clipped(v, t, end, fade):
-    """u of v: clipped to the threshold ``t``, fading to 0 at ``end``."""
-    return min(max(v, -t), t) * min(max((end - abs(v)) * fade, np.float32(0)), np.float32(1))
+def _relax(start, stop, volume, relaxation, relaxed):
+    keep = np.float32(1) - relaxation
+    for i in range(start, stop):
+        for j in range(volume.shape[1]):
+            for k in range(volume.shape[2]):
+                relaxed[i, j, k] = relaxation * volume[i, j, k] + keep * relaxed[i, j, k]
+
+
+# Rows are told by array and indices: a view of its own for each of them would take longer than the row.
 
 
 @kernel
-def _advance(upper, lower, state, factor, threshold, end, fade, relaxation, weights, out):
-    """Write ``v - 2 u`` of the state that follows, ``v``, and keep that."""
-    for k in range(out.size):
-        t = threshold * weights[k]
-        old = state[k]
-        difference = (upper[k] - lower[k]) * factor
-        v = relaxation * (difference + _clipped(old, t, end, fade)) + (np.float32(1) - relaxation) * old
-        state[k] = v
-        out[k] = v - np.float32(2) * _clipped(v, t, end, fade)
+def _advance(upper, a, b, lower, i, j, dual, axis, p, q, factor, t, out, row, shift):
+    """Write ``v - 2 u`` of the next step from ``shift`` on, and keep ``u``."""
+    for k in range(lower.shape[2]):
+        v = (upper[a, b, k] - lower[i, j, k]) * factor + dual[axis, p, q, k]
+        u = min(max(v, -t), t)
+        dual[axis, p, q, k] = u
+        out[row, k + shift] = v - np.float32(2) * u
 
 
 @kernel
-def _shrink_and_diverge(
-    start, stop, volume, threshold, end, fade, relaxation, weights, state, halo, slab, inverse, out
-):
+def _advance_firmly(upper, a, b, lower, i, j, dual, axis, p, q, factor, limits, weights, filled, out, row, shift):
+    """The same with thresholds of their own, ``u`` that fades to 0, and over-relaxation; ``e`` is kept."""
+    threshold, end, fade, relaxation = limits
+    keep, length = np.float32(1) - relaxation, lower.shape[2]
+    plane = i if filled.size > 1 else 0
+    line = j if filled.size > 1 else 0
+    some = filled[plane, line]
+    for k in range(length if some else 0):
+        t = threshold * weights[plane, line, k]
+        e = dual[axis, p, q, k]
+        v = (upper[a, b, k] - lower[i, j, k]) * factor + e
+        u = min(max(v, -t), t) * min(max((end - abs(v)) * fade, np.float32(0)), np.float32(1))
+        dual[axis, p, q, k] = keep * e + relaxation * u
+        out[row, k + shift] = v - np.float32(2) * u
+    for k in range(0 if some else length):
+        out[row, k + shift] = (upper[a, b, k] - lower[i, j, k]) * factor
+
+
+@kernel
+def _split(upper, a, b, lower, i, j, dual, axis, p, q, factor, limits, weights, filled, out, row, shift):
+    """The first where all weights are 1, else the second."""
+    if weights is None:
+        _advance(upper, a, b, lower, i, j, dual, axis, p, q, factor, limits[0], out, row, shift)
+    else:
+        _advance_firmly(upper, a, b, lower, i, j, dual, axis, p, q, factor, limits, weights, filled, out, row, shift)
+
+
+@kernel
+def _leave_and_enter(plane, j, flow, factor, out, i):
+    """What enters a row from the plane before less what leaves it; that enters the next."""
+    for k in range(out.shape[2]):
+        out[i, j, k] = (plane[j, k] - flow[0, k]) * factor
+        plane[j, k] = flow[0, k]
+
+
+@kernel
+def _add_flows(above, flow, across, along, factor, out, i, j):
+    """The same from the row before and within the row."""
+    for k in range(out.shape[2]):
+        out[i, j, k] += (above[0, k] - flow[0, k]) * across + (along[0, k] - along[0, k + 1]) * factor
+        above[0, k] = flow[0, k]
+
+
+@kernel
+def _shrink_and_diverge(start, stop, volume, limits, weights, filled, dual, halo, slab, inverse, out):
     nx, ny, nz = volume.shape
-    plane = np.empty((ny, nz), dtype=np.float32)
-    across = np.empty(nz, dtype=np.float32)
-    along = np.empty(nz, dtype=np.float32)
-    keep = np.empty(nz, dtype=np.float32)
-    successor = np.empty(nz, dtype=np.float32)
-    spare = np.empty(nz, dtype=np.float32)
-    full = weights.shape[0] > 1 or weights.shape[1] > 1
-    before = start - 1 if start > 0 else nx - 1
+    plane, along = np.empty((ny, nz), dtype=np.float32), np.empty((1, nz + 1), dtype=np.float32)
+    above, flow = np.empty((1, nz), dtype=np.float32), np.empty((1, nz), dtype=np.float32)
+    successor, spare = np.empty((1, 1, nz), dtype=np.float32), np.empty((1, 1, 1, nz), dtype=np.float32)
+    x, y, z = inverse[0], inverse[1], inverse[2]
+    before, at = start - 1 if start > 0 else nx - 1, slab[start]
     for j in range(ny):
-        w = weights[before, j] if full else weights[0, 0]
-        old = halo[slab[start], j]
-        _advance(volume[start, j], volume[before, j], old, inverse[0], threshold, end, fade, relaxation, w, plane[j])
+        _split(volume, start, j, volume, before, j, halo, 0, at, j, x, limits, weights, filled, plane, j, 0)
     for i in range(start, stop):
         after = i + 1 if i + 1 < nx else 0
-        w = weights[i, ny - 1] if full else weights[0, 0]
         for k in range(nz):
-            spare[k] = state[1, i, ny - 1, k]
-        _advance(volume[i, 0], volume[i, ny - 1], spare, inverse[1], threshold, end, fade, relaxation, w, across)
+            spare[0, 0, 0, k] = dual[1, i, ny - 1, k]
+        _split(volume, i, 0, volume, i, ny - 1, spare, 0, 0, 0, y, limits, weights, filled, above, 0, 0)
         for j in range(ny):
             below = j + 1 if j + 1 < ny else 0
-            w = weights[i, j] if full else weights[0, 0]
-            row, target = volume[i, j], out[i, j]
-            _advance(volume[after, j], row, state[0, i, j], inverse[0], threshold, end, fade, relaxation, w, keep)
-            _difference(plane[j], keep, inverse[0], target)
-            for k in range(nz):
-                plane[j, k] = keep[k]
-            _advance(volume[i, below], row, state[1, i, j], inverse[1], threshold, end, fade, relaxation, w, keep)
-            _add_difference(across, keep, inverse[1], target)
-            across, keep = keep, across
             for k in range(nz - 1):
-                successor[k] = row[k + 1]
-            successor[nz - 1] = row[0]
-            _advance(successor, row, state[2, i, j], inverse[2], threshold, end, fade, relaxation, w, along)
-            _add_difference(along[:-1], along[1:], inverse[2], target[1:])
-            target[0] += (along[nz - 1] - along[0]) * inverse[2]
+                successor[0, 0, k] = volume[i, j, k + 1]
+            successor[0, 0, nz - 1] = volume[i, j, 0]
+            _split(volume, after, j, volume, i, j, dual, 0, i, j, x, limits, weights, filled, flow, 0, 0)
+            _leave_and_enter(plane, j, flow, x, out, i - start)
+            _split(volume, i, below, volume, i, j, dual, 1, i, j, y, limits, weights, filled, flow, 0, 0)
+            _split(successor, 0, 0, volume, i, j, dual, 2, i, j, z, limits, weights, filled, along, 0, 1)
+            along[0, 0] = along[0, nz]
+            _add_flows(above, flow, y, along, z, out, i - start, j)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -162,6 +163,35 @@ def change(new: np.ndarray, old: np.ndarray) -> float:
     """Relative change, norm of ``new - old`` over norm of ``new`` (0 if both vanish)."""
     difference, norm = parallel.total(_change, new.shape[0], new, old)
     return float(np.sqrt(difference / norm)) if norm > 0 else 0.0
+
+
+def replaced(volume: np.ndarray, spectrum: np.ndarray) -> float:
+    """Let ``volume`` become that of transforms of planes, and return its relative change."""
+
+    def take(start: int, stop: int, planes: np.ndarray) -> tuple[float, float]:
+        return _replace(volume[start:stop], planes)  # type: ignore[no-any-return]
+
+    difference, norm = np.array(fourier.planes_inverse(spectrum, volume.shape[2], take)).sum(axis=0)
+    return float(np.sqrt(difference / norm)) if norm > 0 else 0.0
+
+
+@kernel
+def _replace(volume, planes):
+    difference = 0.0
+    norm = 0.0
+    for i in range(volume.shape[0]):
+        for j in range(volume.shape[1]):
+            step: Any = np.float32(0)
+            square: Any = np.float32(0)
+            for k in range(volume.shape[2]):
+                new = planes[i, j, k]
+                d = new - volume[i, j, k]
+                step += d * d
+                square += new * new
+                volume[i, j, k] = new
+            difference += step
+            norm += square
+    return difference, norm
 
 
 @kernel

@@ -156,9 +156,15 @@ class Engine:
         """Float32 zeros."""
         return np.zeros(shape, dtype=np.float32)
 
-    def renewed(self, split: Any, volume: Any, threshold: float, right: Any, gain: Any, data: Any) -> Any:
-        """Volume of the half spectrum ``data + gain * F right``; a step of ``split`` makes ``right`` of ``volume``."""
-        return fourier.renewed(right, gain, data, split.planes(volume, threshold, right))
+    def renewed(self, split: Any, volume: Any, threshold: float, gain: Any, data: Any) -> tuple[Any, float]:
+        """Volume of the half spectrum ``data + gain * F right``, and its relative change from ``volume``.
+
+        A step of ``split`` makes ``right`` of ``volume``, which may be overwritten.
+        """
+        spectrum = fourier.empty_spectrum(volume.shape)
+        fourier.planes_forward(spectrum, volume.shape[2], split.planes(split.relax(volume), threshold))
+        fourier.renewed(spectrum, gain, data)
+        return volume, host.replaced(volume, spectrum)
 
     def shrinkage(
         self, grid: Grid, weights: np.ndarray | None = None, relaxation: float = 1.0, limit: float = math.inf
@@ -255,12 +261,12 @@ class ArrayEngine(Engine):
     def scale(self, spectrum: Any, transfer: Any) -> None:  # type: ignore[override]
         spectrum *= transfer
 
-    def renewed(self, split: Any, volume: Any, threshold: float, right: Any, gain: Any, data: Any) -> Any:
-        split.step(volume, threshold, right)
-        spectrum = self.forward(right)
+    def renewed(self, split: Any, volume: Any, threshold: float, gain: Any, data: Any) -> tuple[Any, float]:
+        spectrum = self.forward(split.step(volume, threshold, self.empty(volume.shape)))
         spectrum *= gain
         spectrum += data
-        return self.inverse(spectrum, tuple(volume.shape))
+        new = self.inverse(spectrum, tuple(volume.shape))
+        return new, self.change(new, volume)
 
     def change(self, new: Any, old: Any) -> float:  # type: ignore[override]
         step = new - old

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -31,6 +32,9 @@ except ImportError:
 #: Axes within a slab of planes, both and each, and the one across.
 PLANE, ACROSS = (1, 2), (0,)
 MIDDLE, LAST = (1,), (2,)
+
+#: Function of the first and one past the last plane of a slab, and of its planes, float32 ``(planes, y, z)``.
+Planes = Callable[[int, int, np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ def forward(volume: np.ndarray, support: Support | None = None) -> np.ndarray:
 
     With a ``support`` the volume is 0 out of its rows.
     """
-    nx, ny, nz = volume.shape
-    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
-    parallel.run(_planes_forward, nx, np.asarray(volume, dtype=np.float32), spectrum, support)
+    nx, ny, _ = volume.shape
+    spectrum = empty_spectrum(volume.shape)  # type: ignore[arg-type]
+    parallel.run(_planes_made, nx, np.asarray(volume, dtype=np.float32), spectrum, None, support)
     parallel.run(_rows, ny, spectrum, True)
     return spectrum
 
@@ -76,8 +80,13 @@ def inverse(spectrum: np.ndarray, shape: tuple[int, int, int], support: Support 
     spectrum = np.require(spectrum, dtype=np.complex64, requirements="W")
     volume = np.empty(shape, dtype=np.float32)
     parallel.run(_rows, shape[1], spectrum, False)
-    parallel.run(_planes_inverse, shape[0], spectrum, volume, support)
+    parallel.run(_planes_used, shape[0], spectrum, volume, None, support)
     return volume
+
+
+def empty_spectrum(shape: tuple[int, int, int]) -> np.ndarray:
+    """Memory for the half spectrum of a volume of ``shape``."""
+    return np.empty((shape[0], shape[1], shape[2] // 2 + 1), dtype=np.complex64)
 
 
 def filtered(
@@ -96,8 +105,8 @@ def filtered(
     be ``volume``. While planes are in the cache, ``make(start, stop)`` writes those of the volume, which are then
     transformed, and ``use(start, stop, result)`` does what it will with those of the result.
     """
-    nx, ny, nz = volume.shape
-    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
+    nx, ny, _ = volume.shape
+    spectrum = empty_spectrum(volume.shape)  # type: ignore[arg-type]
     result = np.empty(volume.shape, dtype=np.float32) if out is None else out
     parallel.run(_planes_made, nx, np.asarray(volume, dtype=np.float32), spectrum, make, support)
     parallel.run(_rows_changed, ny, [spectrum], _scale_rows, (_whole(transfer, spectrum),))
@@ -119,8 +128,8 @@ def weighted(
 
     The volume between, of which no more is there than some planes at a time, takes no memory.
     """
-    nx, ny, nz = volume.shape
-    spectrum = np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64)
+    nx, ny, _ = volume.shape
+    spectrum = empty_spectrum(volume.shape)  # type: ignore[arg-type]
     result = np.empty(volume.shape, dtype=np.float32) if out is None else out
     transfer = _whole(transfer, spectrum)
     parallel.run(_planes_made, nx, np.asarray(volume, dtype=np.float32), spectrum, make)
@@ -136,35 +145,29 @@ def _whole(transfer: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
 
 
-def through(
-    volumes: Sequence[np.ndarray],
-    change: Callable[..., None],
-    *arrays: np.ndarray,
-    make: Callable[[int, int], None] | None = None,
-) -> list[np.ndarray]:
-    """Volumes of the half spectra that ``change(start, stop, *spectra, *arrays)`` makes of those of ``volumes``.
-
-    It changes the rows of a slab, of all planes, in place, while they are in the cache. So are planes when they are
-    transformed which ``make(start, stop)`` writes to the first volume right before.
-    """
-    nx, ny, nz = volumes[0].shape
-    spectra = [np.empty((nx, ny, nz // 2 + 1), dtype=np.complex64) for _ in volumes]
-    parallel.run(_planes_made, nx, volumes[0], spectra[0], make)
-    for volume, spectrum in zip(volumes[1:], spectra[1:], strict=True):
-        parallel.run(_planes_forward, nx, volume, spectrum)
-    parallel.run(_rows_changed, ny, spectra, change, arrays)
-    results = []
-    while spectra:
-        results.append(np.empty((nx, ny, nz), dtype=np.float32))
-        parallel.run(_planes_inverse, nx, spectra.pop(0), results[-1])
-    return results
+def planes_forward(spectrum: np.ndarray, nz: int, make: Planes) -> None:
+    """Transform planes, of rows of length ``nz``, that ``make`` writes right before."""
+    parallel.run(_made_forward, len(spectrum), spectrum, nz, make)
 
 
-def renewed(
-    volume: np.ndarray, gain: np.ndarray, data: np.ndarray, make: Callable[[int, int], None] | None = None
-) -> np.ndarray:
-    """Volume of the half spectrum ``data + gain * F volume``, with ``gain`` real; ``make`` as in :func:`through`."""
-    return through([volume], _renew_rows, gain, data, make=make)[0]
+def planes_inverse(spectrum: np.ndarray, nz: int, take: Planes) -> list[Any]:
+    """What ``take`` returns for the planes, transformed back right before; it may write to them."""
+    return parallel.run(_inverse_taken, len(spectrum), spectrum, nz, take)
+
+
+def planes_exchanged(spectrum: np.ndarray, nz: int, change: Planes) -> None:
+    """Transform planes back, let ``change`` write others in their place, and transform those."""
+    parallel.run(_exchanged, len(spectrum), spectrum, nz, change)
+
+
+def rows_changed(spectra: Sequence[np.ndarray], change: Callable[..., None], *arrays: Any) -> None:
+    """Transform rows across the planes, let ``change(start, stop, *spectra, *arrays)`` write to them, and back."""
+    parallel.run(_rows_changed, spectra[0].shape[1], spectra, change, arrays)
+
+
+def renewed(spectrum: np.ndarray, gain: np.ndarray, data: np.ndarray) -> None:
+    """Rows of planes' transforms become those of the half spectrum ``data`` plus the real ``gain`` times theirs."""
+    rows_changed([spectrum], _renew_rows, gain, data)
 
 
 def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
@@ -172,11 +175,30 @@ def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
     parallel.run(_scale_rows, spectrum.shape[1], spectrum, transfer)
 
 
+def _made_forward(start: int, stop: int, spectrum: np.ndarray, nz: int, make: Planes) -> None:
+    planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
+    make(start, stop, planes)
+    _planes_forward(start, stop, planes, spectrum)
+
+
+def _inverse_taken(start: int, stop: int, spectrum: np.ndarray, nz: int, take: Planes) -> Any:
+    planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
+    _planes_inverse(start, stop, spectrum, planes)
+    return take(start, stop, planes)
+
+
+def _exchanged(start: int, stop: int, spectrum: np.ndarray, nz: int, change: Planes) -> None:
+    planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
+    _planes_inverse(start, stop, spectrum, planes)
+    change(start, stop, planes)
+    _planes_forward(start, stop, planes, spectrum)
+
+
 def _planes_forward(
-    start: int, stop: int, volume: np.ndarray, spectrum: np.ndarray, support: Support | None = None
+    start: int, stop: int, planes: np.ndarray, spectrum: np.ndarray, support: Support | None = None
 ) -> None:
-    """Half spectra of the planes of a slab."""
-    planes, result = volume[start:stop], spectrum[start:stop]
+    """Half spectra of the ``planes`` of a slab."""
+    result = spectrum[start:stop]
     if support is None:
         _real_forward(planes, PLANE, result)
         return
@@ -199,23 +221,23 @@ def _planes_made(
     """Planes of a slab as they are made, and their half spectra."""
     if make is not None:
         make(start, stop)
-    _planes_forward(start, stop, volume, spectrum, support)
+    _planes_forward(start, stop, volume[start:stop], spectrum, support)
 
 
 def _planes_inverse(
-    start: int, stop: int, spectrum: np.ndarray, volume: np.ndarray, support: Support | None = None
+    start: int, stop: int, spectrum: np.ndarray, planes: np.ndarray, support: Support | None = None
 ) -> None:
-    """Planes of a slab from their half spectra."""
-    planes, result = spectrum[start:stop], volume[start:stop]
+    """The ``planes`` of a slab from their half spectra."""
+    given = spectrum[start:stop]
     if support is None:
-        _real_inverse(planes, PLANE, result)
+        _real_inverse(given, PLANE, planes)
         return
     first, last = support.rows[start]
-    result[:, :first] = 0
-    result[:, last:] = 0
+    planes[:, :first] = 0
+    planes[:, last:] = 0
     if first < last:
-        transform(planes, MIDDLE, False)
-        _real_inverse(planes[:, first:last], LAST, result[:, first:last])
+        transform(given, MIDDLE, False)
+        _real_inverse(given[:, first:last], LAST, planes[:, first:last])
 
 
 def _planes_used(
@@ -227,7 +249,7 @@ def _planes_used(
     support: Support | None = None,
 ) -> None:
     """Planes of a slab from their half spectra, and what is done with them."""
-    _planes_inverse(start, stop, spectrum, volume, support)
+    _planes_inverse(start, stop, spectrum, volume[start:stop], support)
     if use is not None:
         use(start, stop, volume)
 
@@ -255,7 +277,7 @@ def _rows(start: int, stop: int, spectrum: np.ndarray, forward: bool) -> None:
 
 
 def _rows_changed(
-    start: int, stop: int, spectra: list[np.ndarray], change: Callable[..., None], arrays: tuple[np.ndarray, ...]
+    start: int, stop: int, spectra: Sequence[np.ndarray], change: Callable[..., None], arrays: tuple[Any, ...]
 ) -> None:
     """Transform of a slab of rows across the planes, their change, and transform back."""
     for spectrum in spectra:

@@ -74,7 +74,7 @@ class HDQSMParameters:
     parameters=HDQSMParameters,
     references=("lambert2022",),
     sentence="Susceptibility was computed by HD-QSM (weight {weight}).",
-    cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=3),
+    cost=Cost(bytes_per_voxel=70, seconds_per_megavoxel=3),
     on_device=True,
 )
 def hdqsm(

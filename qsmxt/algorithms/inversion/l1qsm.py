@@ -65,7 +65,7 @@ class L1QSMParameters:
     parameters=L1QSMParameters,
     references=("milovic2022",),
     sentence="Susceptibility was computed by L1-QSM (weight {weight}, knee {knee:g} ppm).",
-    cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=6),
+    cost=Cost(bytes_per_voxel=59, seconds_per_megavoxel=6),
     on_device=True,
 )
 def l1qsm(

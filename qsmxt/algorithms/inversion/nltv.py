@@ -65,7 +65,7 @@ class NLTVParameters:
     parameters=NLTVParameters,
     references=("milovic2018",),
     sentence="Susceptibility was computed with nonlinear total-variation regularisation (FANSI, weight {weight}).",
-    cost=Cost(bytes_per_voxel=62, seconds_per_megavoxel=6),
+    cost=Cost(bytes_per_voxel=59, seconds_per_megavoxel=6),
     on_device=True,
 )
 def nltv(

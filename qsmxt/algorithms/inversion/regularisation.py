@@ -243,12 +243,11 @@ def total_variation(
     gain = engine.send(gain)
     shrinkage = engine.shrinkage(grid)
     chi = engine.inverse(engine.copy(data), grid.shape)
-    right = engine.copy(chi)
     for iteration in range(iterations):
-        old, chi = chi, engine.renewed(shrinkage, chi, 1 / penalty, right, gain, data)
+        chi, moved = engine.renewed(shrinkage, chi, 1 / penalty, gain, data)
         if progress:
             progress((iteration + 1) / iterations)
-        if engine.change(chi, old) < tolerance:
+        if moved < tolerance:
             break
     return chi
 

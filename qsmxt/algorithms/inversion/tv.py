@@ -69,7 +69,7 @@ class TVParameters:
         "Susceptibility was computed with total-variation regularisation (weight {weight}) by the alternating "
         "direction method of multipliers."
     ),
-    cost=Cost(bytes_per_voxel=58, seconds_per_megavoxel=1.5),
+    cost=Cost(bytes_per_voxel=55, seconds_per_megavoxel=1.5),
     on_device=True,
 )
 def tv(

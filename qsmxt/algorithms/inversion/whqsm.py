@@ -26,16 +26,18 @@ Milovic et al. 2019 (doi:10.1002/mrm.27483).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import kernels
-from qsmxt.algorithms.domain import Domain
-from qsmxt.algorithms.engine import Engine, placed, to_host_all
+from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.domain import Domain, replaced
+from qsmxt.algorithms.engine import HOST, Engine, placed, to_host_all
 from qsmxt.algorithms.inversion.phase import phase_scale
 from qsmxt.algorithms.inversion.regularisation import CRITERIA, weight_of
-from qsmxt.algorithms.inversion.splitting import PhaseData, Splitting
+from qsmxt.algorithms.inversion.splitting import DataTerm, PhaseData, Splitting
 from qsmxt.geometry import Grid
 from qsmxt.registry.methods import Cost, Progress, method, parameter
 
@@ -61,41 +63,89 @@ class WHQSMParameters:
     iterations: int = parameter(150, at_least=1, help="most iterations")
 
 
-class _HarmonicData:
-    """Data step with an unknown harmonic field; the target of the map is what the harmonic field leaves."""
+class _HarmonicSplitting(Splitting):
+    """The solver with an unknown harmonic field besides that of the map.
 
-    def __init__(self, domain: Domain, data: PhaseData, parameters: WHQSMParameters, engine: Engine) -> None:
-        self.data, self.engine = data, engine
-        laplacian = -kernels.negative_laplacian(domain.grid)
-        mu, muh = np.float32(parameters.data_penalty), np.float32(parameters.harmonic_penalty)
-        denominator = mu + muh * laplacian * laplacian
-        self.laplacian = engine.send(laplacian)
-        self.from_data = engine.send(mu / denominator)
-        self.from_split = engine.send(muh * laplacian / denominator)
-        beta = np.float32(parameters.harmonic_weight)
-        self.keep = engine.send(np.where(domain.mask, muh / (beta + muh), np.float32(1)).astype(np.float32))
-        self.shape = domain.grid.shape
-        self.harmonic, self.split, self.dual = (engine.zeros(self.shape) for _ in range(3))
+    The half spectrum of that field is kept, so what data and prediction leave of it need no transform of their own.
+    """
 
-    def __call__(self, predicted: Any, target: Any) -> None:
-        engine = self.engine
-        # target + harmonic is still z - s of the last iteration
-        spectrum = engine.forward(target + self.harmonic - predicted)
-        engine.scale(spectrum, self.from_data)
-        split = engine.forward(self.split)
-        engine.scale(split, self.from_split)
-        spectrum += split
-        curvature = spectrum * self.laplacian
-        self.harmonic = engine.inverse(spectrum, self.shape)
-        argument = engine.inverse(curvature, self.shape)
-        argument += self.dual
-        value = self.keep * argument
-        argument -= value
-        value -= argument
-        self.dual, self.split = argument, value
-        predicted += self.harmonic
-        self.data(predicted, target)
-        target -= self.harmonic
+    def __init__(
+        self, domain: Domain, prior: Any, threshold: float, rho: float, parameters: WHQSMParameters, engine: Engine
+    ) -> None:
+        super().__init__(domain, prior, threshold, rho, parameters.data_penalty, engine=engine)
+        self._penalties = np.float32(parameters.data_penalty), np.float32(parameters.harmonic_penalty)
+        self._laplacian = engine.send(-kernels.negative_laplacian(domain.grid))
+        self._keep = self._penalties[1] / (np.float32(parameters.harmonic_weight) + self._penalties[1])
+        self._mask = engine.send(domain.mask)
+        self._dual = engine.zeros(self.grid.shape)
+        self._harmonic: Any = 0.0
+
+    def start(self, data: DataTerm, chi: Any = None) -> None:
+        super().start(data, chi)
+        if self.engine is HOST:
+            self._harmonic, split = (np.zeros_like(self._spectra[0]) for _ in range(2))
+            self._spectra.append(split)
+            return
+        self._split = self.engine.zeros(self.grid.shape)
+
+    def _advance(self, data: DataTerm) -> float:
+        right, target, split = self._spectra
+        transfers = self._gain, self._back, self.dipole, self._laplacian
+        fourier.rows_changed(self._spectra, _solve_rows, self._harmonic, *transfers, *self._penalties)
+        moved = replaced(self.chi, right)
+        fourier.planes_exchanged(target, self.grid.shape[2], partial(data.planes, None))
+        fourier.planes_exchanged(split, self.grid.shape[2], self._bend)
+        self._transform_prior(right)
+        return moved
+
+    def _bend(self, start: int, stop: int, planes: np.ndarray) -> None:
+        _bend(planes, self._mask[start:stop], self._keep, self._dual[start:stop])
+
+    def _advance_elsewhere(self, data: DataTerm) -> float:
+        engine, shape, old = self.engine, self.grid.shape, self.chi
+        laplacian, mu, muh = self._laplacian, float(self._penalties[0]), float(self._penalties[1])
+        fitted, right, split = (engine.forward(v) for v in (self._target, self._right, self._split))
+        spectrum = self._back * (fitted - self._harmonic) + self._gain * right
+        field = self.dipole * spectrum
+        self._harmonic = (mu * (fitted - field) + muh * laplacian * split) / (mu + muh * laplacian * laplacian)
+        self.chi = engine.inverse(spectrum, shape)
+        data(engine.inverse(field + self._harmonic, shape), self._target)
+        value = engine.inverse(laplacian * self._harmonic, shape) + self._dual
+        self._dual = engine.xp.where(self._mask, (1 - float(self._keep)) * value, 0 * value)
+        self._split = value - 2 * self._dual
+        self.prior.step(self.chi, self.threshold, self._right)
+        return float(engine.change(self.chi, old))
+
+
+@kernel
+def _solve_rows(start, stop, right, fitted, split, harmonic, gain, back, dipole, laplacian, mu, muh):
+    """Spectra of the map, of its field and the harmonic one, and of the curvature of that, from those of the splits."""
+    for i in range(right.shape[0]):
+        for j in range(start, stop):
+            for k in range(right.shape[2]):
+                a, b, d, bend = gain[i, j, k], back[i, j, k], dipole[i, j, k], laplacian[i, j, k]
+                r, f, s, h = right[i, j, k], fitted[i, j, k], split[i, j, k], harmonic[i, j, k]
+                real, imag = b * (f.real - h.real) + a * r.real, b * (f.imag - h.imag) + a * r.imag
+                right[i, j, k] = complex(real, imag)
+                real, imag = d * real, d * imag
+                by_data, by_split = np.float32(1) / (mu + muh * bend * bend), muh * bend
+                x = (mu * (f.real - real) + by_split * s.real) * by_data
+                y = (mu * (f.imag - imag) + by_split * s.imag) * by_data
+                harmonic[i, j, k] = complex(x, y)
+                fitted[i, j, k] = complex(real + x, imag + y)
+                split[i, j, k] = complex(bend * x, bend * y)
+
+
+@kernel
+def _bend(planes, mask, keep, dual):
+    """The split of the curvature, which is free outside the mask; planes of it become the split less its dual."""
+    for i in range(planes.shape[0]):
+        for j in range(planes.shape[1]):
+            for k in range(planes.shape[2]):
+                value = planes[i, j, k] + dual[i, j, k]
+                u = value - keep * value if mask[i, j, k] else np.float32(0)
+                dual[i, j, k] = u
+                planes[i, j, k] = value - np.float32(2) * u
 
 
 @method(
@@ -110,7 +160,7 @@ class _HarmonicData:
     sentence=(
         "Susceptibility was computed by weak-harmonic QSM (weight {weight}, harmonic weight {harmonic_weight:g})."
     ),
-    cost=Cost(bytes_per_voxel=102, seconds_per_megavoxel=12),
+    cost=Cost(bytes_per_voxel=69, seconds_per_megavoxel=12),
     on_device=True,
 )
 def whqsm(
@@ -181,9 +231,8 @@ def whqsm(
     weight = weight_of(parameters.weight, parameters.criterion, domain, field_noise, parameters.penalty)
     rho = parameters.penalty * weight
     prior = engine.shrinkage(domain.grid)
-    solver = Splitting(domain, prior, float(scale) / parameters.penalty, rho, parameters.data_penalty, engine=engine)
-    fit = PhaseData(domain.field * scale, weights, parameters.data_penalty, engine=engine)
-    solver.start(fit)
-    data = _HarmonicData(domain, fit, parameters, engine)
+    solver = _HarmonicSplitting(domain, prior, float(scale) / parameters.penalty, rho, parameters, engine)
+    data = PhaseData(domain.field * scale, weights, parameters.data_penalty, engine=engine)
+    solver.start(data)
     chi = solver.iterate(data, parameters.iterations, parameters.tolerance, progress)
     return engine.finish(domain, chi / float(scale))
