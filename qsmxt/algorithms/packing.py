@@ -6,6 +6,7 @@ import numpy as np
 
 from qsmxt.algorithms import parallel
 from qsmxt.algorithms.compiled import kernel
+from qsmxt.algorithms.rows import span
 
 
 class Packing:
@@ -30,21 +31,21 @@ class Packing:
         counts = np.count_nonzero(mask, axis=2)
         ends = np.cumsum(counts.ravel())
         self.size = int(ends[-1])
-        self._starts = (ends - counts.ravel()).reshape(counts.shape)
+        self._starts, self._counts = (ends - counts.ravel()).reshape(counts.shape), counts
         self._down = np.ones(mask.shape[2], dtype=np.float32) if factors is None else factors
         self._up = (1 / self._down).astype(np.float32)
 
     def pack(self, volume: np.ndarray) -> np.ndarray:
         """The values of ``volume`` (float32 or complex64) that are kept, in the order of the memory."""
         out = np.empty(self.size, dtype=volume.dtype)
-        parallel.run(_pack, self.mask.shape[0], volume, self.mask, self._starts, self._down, out)
+        parallel.run(_pack, self.mask.shape[0], volume, self.mask, self._starts, self._counts, self._down, out)
         return out
 
     def unpack(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """A volume, ``out`` if that is given, with ``values`` where they belong, and 0 elsewhere."""
         if out is None:
             out = np.empty(self.mask.shape, dtype=values.dtype)
-        parallel.run(_unpack, self.mask.shape[0], values, self.mask, self._starts, self._up, out)
+        parallel.run(_unpack, self.mask.shape[0], values, self.mask, self._starts, self._counts, self._up, out)
         return out
 
     def pack_spectrum(self, spectrum: np.ndarray) -> np.ndarray:
@@ -57,24 +58,41 @@ class Packing:
 
 
 @kernel
-def _pack(start, stop, volume, mask, starts, factors, out):
+def _pack(start, stop, volume, mask, starts, counts, factors, out):
     for i in range(start, stop):
         for j in range(mask.shape[1]):
-            at = starts[i, j]
-            for k in range(mask.shape[2]):
+            at, count = starts[i, j], counts[i, j]
+            if count == 0:
+                continue
+            first, last = span(mask[i, j])
+            if last - first == count:
+                row, factor, into = volume[i, j, first:last], factors[first:last], out[at : at + count]
+                for k in range(count):
+                    into[k] = row[k] * factor[k]
+                continue
+            for k in range(first, last):
                 if mask[i, j, k]:
                     out[at] = volume[i, j, k] * factors[k]
                     at += 1
 
 
 @kernel
-def _unpack(start, stop, values, mask, starts, factors, out):
+def _unpack(start, stop, values, mask, starts, counts, factors, out):
     for i in range(start, stop):
         for j in range(mask.shape[1]):
-            at = starts[i, j]
-            for k in range(mask.shape[2]):
+            at, count = starts[i, j], counts[i, j]
+            first, last = (0, 0) if count == 0 else span(mask[i, j])
+            row = out[i, j]
+            row[:first] = 0
+            row[last:] = 0
+            if last - first == count:
+                part, factor, into = values[at : at + count], factors[first:last], row[first:last]
+                for k in range(count):
+                    into[k] = part[k] * factor[k]
+                continue
+            for k in range(first, last):
                 if mask[i, j, k]:
-                    out[i, j, k] = values[at] * factors[k]
+                    row[k] = values[at] * factors[k]
                     at += 1
                 else:
-                    out[i, j, k] = 0
+                    row[k] = 0

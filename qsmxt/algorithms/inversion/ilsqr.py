@@ -224,10 +224,11 @@ def quick_estimate(domain: Domain, dipole: np.ndarray, engine: Engine = HOST) ->
         smooth *= inside
         engine.run(_exchange, _exchange_form, length, spectrum, engine.forward(smooth, support), sphere, weights)
     quick = packing.pack(engine.inverse(spectrum, shape, support))
-    x, y = xp.astype(quick, xp.float64), xp.astype(reference, xp.float64)
-    spread, centre, level = (float(value) for value in (xp.var(x), xp.mean(x), xp.mean(y)))
-    slope = float(xp.mean((x - centre) * (y - level))) / spread if spread > 0 else 1.0
-    return packing.unpack(xp.astype(slope * (x - centre) + level, xp.float32))
+    centre, level = (float(xp.sum(values, dtype=xp.float64)) / values.shape[0] for values in (quick, reference))
+    x, y = quick - centre, reference - level
+    spread = engine.product(x, x)
+    slope = engine.product(x, y) / spread if spread > 0 else 1.0
+    return packing.unpack(slope * x + level)
 
 
 def _away_from_cone(dipole: np.ndarray) -> np.ndarray:
@@ -325,13 +326,15 @@ def _exchange_form(xp: Any, spectrum: Any, other: Any, transfer: Any, weights: A
 @kernel
 def _smooth(start, stop, slope, low, high, mask):
     """Squared weight of a slope: 1 up to ``low``, 0 from ``high`` on in size and outside the mask."""
+    fall = np.float32(1) / (high - low) if high > low else np.float32(0)
     for i in range(start, stop):
         for j in range(slope.shape[1]):
-            for k in range(slope.shape[2]):
-                weight = np.float32(1)
-                if high > low:
-                    weight -= min(max((abs(slope[i, j, k]) - low) / (high - low), np.float32(0)), np.float32(1))
-                slope[i, j, k] = weight * weight if mask[i, j, k] else np.float32(0)
+            row, inside = slope[i, j], mask[i, j]
+            for k in range(row.size):
+                part = (abs(row[k]) - low) * fall
+                part = part if part > 0 else np.float32(0)
+                weight = np.float32(1) - (part if part < 1 else np.float32(1))
+                row[k] = weight * weight if inside[k] else np.float32(0)
 
 
 @kernel
@@ -339,12 +342,13 @@ def _divide(start, stop, spectrum, dipole, threshold, out):
     """Division by the limited dipole into ``out``; ``spectrum`` takes the sign of the dipole. Nothing at the origin."""
     for i in range(start, stop):
         for j in range(dipole.shape[1]):
-            for k in range(dipole.shape[2]):
-                d = dipole[i, j, k]
-                limited = max(abs(d), threshold)
+            row, values, into = spectrum[i, j], dipole[i, j], out[i, j]
+            for k in range(values.size):
+                d = values[k]
+                size = abs(d) if abs(d) > threshold else threshold
                 sign = np.float32(1) if d > 0 else (np.float32(-1) if d < 0 else np.float32(0))
-                out[i, j, k] = spectrum[i, j, k] / (limited if d >= 0 else -limited)
-                spectrum[i, j, k] *= sign
+                into[k] = row[k] * ((np.float32(1) if d >= 0 else np.float32(-1)) / size)
+                row[k] *= sign
     if start == 0:
         out[0, 0, 0] = 0
 
@@ -364,6 +368,6 @@ def _exchange(start, stop, spectrum, other, transfer, weights):
     """``spectrum`` by its weights, and the rest from ``other`` times ``transfer``."""
     for i in range(start, stop):
         for j in range(weights.shape[1]):
-            for k in range(weights.shape[2]):
-                w = weights[i, j, k]
-                spectrum[i, j, k] = w * spectrum[i, j, k] + (1 - w) * transfer[i, j, k] * other[i, j, k]
+            row, new, factor, weight = spectrum[i, j], other[i, j], transfer[i, j], weights[i, j]
+            for k in range(row.size):
+                row[k] = weight[k] * row[k] + ((np.float32(1) - weight[k]) * factor[k]) * new[k]
