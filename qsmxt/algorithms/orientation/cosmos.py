@@ -44,13 +44,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from qsmxt.algorithms import kernels
+from qsmxt.algorithms import fourier, kernels
+from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop
-from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked
-from qsmxt.algorithms.engine import Engine, engine_of, to_host_all
+from qsmxt.algorithms.domain import PADDING, Domain, checked_mask, masked, replaced
+from qsmxt.algorithms.engine import HOST, Engine, engine_of, to_host_all
 from qsmxt.algorithms.inversion.splitting import SquaredData
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
@@ -198,27 +200,46 @@ class _Solver:
         self.data = [
             SquaredData(d.field, w, FIELD_PENALTY, engine=engine) for d, w in zip(domains, weights, strict=True)
         ]
-        self.targets = [engine.zeros(self.shape) for _ in domains]
-        for data, target in zip(self.data, self.targets, strict=True):
+        self.prior, self.chi = engine.shrinkage(grid), engine.zeros(self.shape)
+        if engine is HOST:
+            self._spectra = [np.zeros_like(fourier.empty_spectrum(self.shape)) for _ in range(len(domains) + 1)]
+            for data, spectrum in zip(self.data, self._spectra[1:], strict=True):
+                fourier.planes_forward(spectrum, self.shape[2], partial(_first_planes, data))
+            return
+        self._right, self._targets = engine.zeros(self.shape), [engine.zeros(self.shape) for _ in domains]
+        for data, target in zip(self.data, self._targets, strict=True):
             data(engine.zeros(self.shape), target)
-        self.prior, self.right = engine.shrinkage(grid), engine.zeros(self.shape)
-        self.chi = engine.zeros(self.shape)
 
     def step(self) -> float:
         """One iteration; returns the relative change of the map."""
+        if self.engine is not HOST:
+            return self._step_elsewhere()
+        right, *targets = self._spectra
+        fourier.rows_changed(self._spectra, self._solve)
+        moved = replaced(self.chi, right)
+        for data, target in zip(self.data, targets, strict=True):
+            fourier.planes_exchanged(target, self.shape[2], partial(data.planes, None))
+        make = self.prior.planes(self.prior.relax(self.chi), self.threshold)
+        fourier.planes_forward(right, self.shape[2], make)
+        return moved
+
+    def _solve(self, start: int, stop: int, right: np.ndarray, *targets: np.ndarray) -> None:
+        """Rows of the spectrum of the map into ``right``, and of its fields into ``targets``."""
+        _scale_rows(start, stop, right, self.for_prior)
+        for target, transfer in zip(targets, self.for_fields, strict=True):
+            _add_rows(start, stop, target, transfer, right)
+        for target, dipole in zip(targets, self.dipoles, strict=True):
+            _project_rows(start, stop, right, dipole, target)
+
+    def _step_elsewhere(self) -> float:
         engine = self.engine
-        spectrum = engine.forward(self.right)
-        engine.scale(spectrum, self.for_prior)
-        for target, transfer in zip(self.targets, self.for_fields, strict=True):
-            part = engine.forward(target)
-            engine.scale(part, transfer)
-            spectrum += part
-        for data, dipole, target in zip(self.data, self.dipoles, self.targets, strict=True):
-            part = engine.copy(spectrum)
-            engine.scale(part, dipole)
-            data(engine.inverse(part, self.shape), target)
+        spectrum = self.for_prior * engine.forward(self._right)
+        for target, transfer in zip(self._targets, self.for_fields, strict=True):
+            spectrum += transfer * engine.forward(target)
+        for data, dipole, target in zip(self.data, self.dipoles, self._targets, strict=True):
+            data(engine.inverse(dipole * spectrum, self.shape), target)
         old, self.chi = self.chi, engine.inverse(spectrum, self.shape)
-        self.prior.step(self.chi, self.threshold, self.right)
+        self.prior.step(self.chi, self.threshold, self._right)
         return float(engine.change(self.chi, old))
 
     def distrust(self, discrepancy: float, noise: list[np.ndarray]) -> None:
@@ -229,6 +250,41 @@ class _Solver:
             if noise:
                 allowed += np.square(NOISE_ALLOWED * noise[index])
             data.reweight(self.weights[index] / (1 + left * left / self.engine.send(allowed)))
+
+
+def _first_planes(data: SquaredData, start: int, stop: int, planes: np.ndarray) -> None:
+    """What a map of zero leaves of the data."""
+    planes[...] = 0
+    data.planes(None, start, stop, planes)
+
+
+@kernel
+def _scale_rows(start, stop, spectrum, transfer):
+    for i in range(spectrum.shape[0]):
+        for j in range(start, stop):
+            for k in range(spectrum.shape[2]):
+                value = spectrum[i, j, k]
+                spectrum[i, j, k] = complex(transfer[i, j, k] * value.real, transfer[i, j, k] * value.imag)
+
+
+@kernel
+def _add_rows(start, stop, spectrum, transfer, out):
+    """out += transfer * spectrum."""
+    for i in range(spectrum.shape[0]):
+        for j in range(start, stop):
+            for k in range(spectrum.shape[2]):
+                value, factor = spectrum[i, j, k], transfer[i, j, k]
+                out[i, j, k] += complex(factor * value.real, factor * value.imag)
+
+
+@kernel
+def _project_rows(start, stop, spectrum, dipole, out):
+    """out = dipole * spectrum."""
+    for i in range(spectrum.shape[0]):
+        for j in range(start, stop):
+            for k in range(spectrum.shape[2]):
+                value, factor = spectrum[i, j, k], dipole[i, j, k]
+                out[i, j, k] = complex(factor * value.real, factor * value.imag)
 
 
 def _noise(domains: list[Domain], noise: np.ndarray | None, mask: np.ndarray) -> list[np.ndarray]:
