@@ -121,7 +121,7 @@ class TVTFIParameters:
         "Susceptibility was computed directly from the total field by total-field inversion with total variation "
         "inside the mask (weight {weight}, {iterations} iterations) and unregularised background sources outside."
     ),
-    cost=Cost(bytes_per_voxel=57, seconds_per_megavoxel=1.0),
+    cost=Cost(bytes_per_voxel=59, seconds_per_megavoxel=1.0),
     on_device=True,
 )
 def tvtfi(
@@ -194,10 +194,11 @@ def tvtfi(
     solve = _solve if engine is HOST else functools.partial(_solve_elsewhere, engine)
     limit = parameters.edge * parameters.gradient_penalty
     shrinkage = engine.shrinkage(crop.grid, inside.astype(np.float32), RELAXATION, limit)
-    x = solve(field, weights, shrinkage, crop.grid, parameters, progress)
+    dipole = engine.send(kernels.dipole(crop.grid, "greens"))
+    x = solve(field, weights, dipole, shrinkage, crop.grid, parameters, progress)
     chi = np.where(inside, engine.fetch(x), np.float32(0))
     x[engine.send(inside)] = 0
-    outer = engine.fetch(engine.filtered(x, engine.send(kernels.dipole(crop.grid, "greens"))))
+    outer = engine.fetch(engine.filtered(x, dipole))
     local = np.where(inside, field - outer, np.float32(0))
     return engine.send(crop.restore(chi)), engine.send(crop.restore(local))
 
@@ -262,6 +263,7 @@ def _data_weights(
 def _solve(
     field: np.ndarray,
     weights: np.ndarray,
+    dipole: np.ndarray,
     shrinkage: Any,
     grid: Grid,
     parameters: TVTFIParameters,
@@ -274,13 +276,14 @@ def _solve(
     """
     nx, ny = grid.shape[:2]
     mu, alpha = np.float32(parameters.field_penalty), np.float32(RELAXATION)
-    dipole, from_gradient, from_field = _transfers(grid, parameters)
+    from_gradient, from_field = _transfers(dipole, grid, parameters)
+    filled = weights.any(axis=2)
     state = np.zeros(grid.shape, dtype=np.float32)
     x = np.zeros(grid.shape, dtype=np.float32) if parameters.tolerance else None
     pair = np.zeros(grid.shape, dtype=np.complex64)
     for iteration in range(parameters.iterations):
         shrink = shrinkage.planes(shrinkage.relaxed, 1 / parameters.gradient_penalty)
-        parallel.run(_fit_planes, nx, shrink, field, weights, mu, alpha, state, pair)
+        parallel.run(_fit_planes, nx, shrink, field, weights, filled, mu, alpha, state, pair)
         parallel.run(_combine_rows, ny // 2 + 1, pair, dipole, from_gradient, from_field)
         if x is None and iteration + 1 == parameters.iterations:
             alpha = np.float32(1)  # leaves the map itself
@@ -299,19 +302,22 @@ def _moved(x: np.ndarray, new: np.ndarray) -> float:
     return float(HOST.change(x, old))
 
 
-def _transfers(grid: Grid, parameters: TVTFIParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Half spectra of the dipole, and of what the map takes from the splits of the gradient and of the field."""
+def _transfers(dipole: np.ndarray, grid: Grid, parameters: TVTFIParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Half spectra of what the map takes from the splits of the gradient and of the field."""
     rho, mu = np.float32(parameters.gradient_penalty * parameters.weight), np.float32(parameters.field_penalty)
-    dipole = kernels.dipole(grid, "greens")
-    denominator = rho * kernels.negative_laplacian(grid) + mu * dipole * dipole
+    denominator = rho * kernels.negative_laplacian(grid)
+    from_field = mu * dipole
+    denominator += from_field * dipole
     denominator[0, 0, 0] = np.inf
-    return dipole, rho / denominator, mu * dipole / denominator
+    from_field /= denominator
+    return np.divide(rho, denominator, out=denominator), from_field
 
 
 def _solve_elsewhere(
     engine: Engine,
     field: np.ndarray,
     weights: np.ndarray,
+    dipole: Any,
     shrinkage: Any,
     grid: Grid,
     parameters: TVTFIParameters,
@@ -319,7 +325,8 @@ def _solve_elsewhere(
 ) -> Any:
     """:func:`_solve` on arrays of another library, with two real transforms instead of a complex one."""
     mu, shape = parameters.field_penalty, grid.shape
-    dipole, from_gradient, from_field = (engine.send(transfer) for transfer in _transfers(grid, parameters))
+    transfers = _transfers(engine.fetch(dipole), grid, parameters)
+    from_gradient, from_field = (engine.send(transfer) for transfer in transfers)
     data, total = engine.send(weights * field), engine.send(weights + np.float32(mu))
     x, right, predicted, state = (engine.zeros(shape) for _ in range(4))
     for iteration in range(parameters.iterations):
@@ -340,11 +347,11 @@ def _solve_elsewhere(
     return x
 
 
-def _fit_planes(start, stop, shrink, field, weights, mu, relaxation, state, pair):
+def _fit_planes(start, stop, shrink, field, weights, filled, mu, relaxation, state, pair):
     """The split of the gradient, :func:`_fit`, and the transform of the planes."""
     right = np.empty((stop - start, *field.shape[1:]), dtype=np.float32)
     shrink(start, stop, right)
-    _fit(start, stop, field, weights, mu, relaxation, right, state, pair.view(np.float32))
+    _fit(start, stop, field, weights, filled, mu, relaxation, right, state, pair.view(np.float32))
     fourier.transform(pair[start:stop], fourier.PLANE, True)
 
 
@@ -355,7 +362,7 @@ def _combine_rows(start, stop, pair, dipole, from_gradient, from_field):
     rows = [pair[:, start:stop], opposite] if opposite.size else [pair[:, start:stop]]
     for piece in rows:
         fourier.transform(piece, fourier.ACROSS, True)
-    _combine(start, stop, pair.view(np.float32), dipole, from_gradient, from_field)
+    _combine(start, stop, pair.view(np.float32), pair.view(np.float64), dipole, from_gradient, from_field)
     for piece in rows:
         fourier.transform(piece, fourier.ACROSS, False)
 
@@ -376,15 +383,21 @@ def _relax(start, stop, pair, relaxation, relaxed):
 
 
 @kernel
-def _fit(start, stop, field, weights, mu, relaxation, right, state, pair):
+def _fit(start, stop, field, weights, filled, mu, relaxation, right, state, pair):
     """Weighted average of the data and the predicted field (imaginary part); ``pair`` becomes ``z2 - u2 + i right``.
 
-    ``state`` is ``z2 + u2``, of which both follow.
+    ``state`` is ``z2 + u2``, of which both follow. Rows that are not ``filled`` have no weights.
     """
-    two = np.float32(2)
+    two, keep = np.float32(2), np.float32(1) - relaxation
     for i in range(start, stop):
         for j in range(field.shape[1]):
-            for k in range(field.shape[2]):
+            some = filled[i, j]
+            for k in range(0 if some else field.shape[2]):
+                v = relaxation * pair[i, j, 2 * k + 1] + keep * state[i, j, k]
+                state[i, j, k] = v
+                pair[i, j, 2 * k] = v
+                pair[i, j, 2 * k + 1] = right[i - start, j, k]
+            for k in range(field.shape[2] if some else 0):
                 w, old = weights[i, j, k], state[i, j, k]
                 scale = np.float32(1) / (w + mu)
                 data = w * field[i, j, k]
@@ -395,45 +408,63 @@ def _fit(start, stop, field, weights, mu, relaxation, right, state, pair):
 
 
 @kernel
-def _update(left, right, k, c, dipole, from_gradient, from_field):
-    """New spectra at frequency ``k`` of one row and its opposite ``c`` of the other; real and imaginary parts in turn.
+def _take_opposite(whole, i, j, part):
+    """Upper half of a row from its end on, behind the first element of ``part``."""
+    for k in range(1, part.size):
+        part[k] = whole[i, j, whole.shape[2] - k]
 
-    With the spectra P of a pair of real volumes and Q of its opposite, the first volume has (P + conj Q) / 2 and the
-    second (P - conj Q) / 2i; X is what solves for the susceptibility, and X + i D X is left behind.
+
+@kernel
+def _put_opposite(whole, i, j, last, part):
+    for k in range(1, last):
+        whole[i, j, whole.shape[2] - k] = part[k]
+
+
+@kernel
+def _update(pair, i, j, first, last, part, dipole, from_gradient, from_field):
+    """New spectra from frequency ``first`` to ``last`` of a row and their opposites in ``part``.
+
+    Real and imaginary parts are in turn. With the spectra P of a pair of real volumes and Q of its opposite, the first
+    volume has (P + conj Q) / 2 and the second (P - conj Q) / 2i; X is what solves for the susceptibility, and X + i D X
+    is left behind.
     """
-    p, q, r, s = left[2 * k], left[2 * k + 1], right[2 * c], right[2 * c + 1]
-    real = np.float32(0.5) * (from_field * (p + r) + from_gradient * (q + s))
-    imag = np.float32(0.5) * (from_field * (q - s) + from_gradient * (r - p))
-    left[2 * k] = real - dipole * imag
-    left[2 * k + 1] = imag + dipole * real
-    right[2 * c] = real + dipole * imag
-    right[2 * c + 1] = dipole * real - imag
+    half = np.float32(0.5)
+    for n in range(last - first):
+        k = first + n
+        p, q, r, s = pair[i, j, 2 * k], pair[i, j, 2 * k + 1], part[2 * k], part[2 * k + 1]
+        g, f, d = half * from_gradient[i, j, k], half * from_field[i, j, k], dipole[i, j, k]
+        real, imag = f * (p + r) + g * (q + s), f * (q - s) + g * (r - p)
+        x, y = d * imag, d * real
+        pair[i, j, 2 * k] = real - x
+        pair[i, j, 2 * k + 1] = imag + y
+        part[2 * k] = real + x
+        part[2 * k + 1] = y - imag
 
 
 @kernel
-def _update_rows(left, right, whole, dipole, from_gradient, from_field):
-    """:func:`_update` for the lower half of ``left``; with its first and middle frequency if ``whole``."""
-    n = left.size // 2
-    for k in range(1, (n + 1) // 2):
-        _update(left, right, k, n - k, dipole[k], from_gradient[k], from_field[k])
-    if whole:
-        _update(left, right, 0, 0, dipole[0], from_gradient[0], from_field[0])
-        if n % 2 == 0:
-            h = n // 2
-            _update(left, right, h, h, dipole[h], from_gradient[h], from_field[h])
+def _combine(start, stop, pair, whole, dipole, from_gradient, from_field):
+    """Solve for the susceptibility in k-space; rows of ``pair`` become the transform of ``x + i d*x``.
 
-
-@kernel
-def _combine(start, stop, pair, dipole, from_gradient, from_field):
-    """Solve for the susceptibility in k-space; rows of ``pair`` become the transform of ``x + i d*x``."""
-    nx, ny = pair.shape[:2]
+    ``whole`` is the same memory with a complex number as one, which is only moved.
+    """
+    nx, ny, nz = whole.shape
+    lower, upper = (nz + 1) // 2, nz // 2 + 1
+    moved = np.empty(upper, dtype=np.float64)
+    part = moved.view(np.float32)
     for i in range(nx):
-        a = (nx - i) % nx
+        a = nx - i if i else 0
         for j in range(start, stop):
-            b = (ny - j) % ny
+            b = ny - j if j else 0
             if b == j and a < i:
                 continue
-            left, right = pair[i, j], pair[a, b]
-            _update_rows(left, right, True, dipole[i, j], from_gradient[i, j], from_field[i, j])
-            if a != i or b != j:
-                _update_rows(right, left, False, dipole[a, b], from_gradient[a, b], from_field[a, b])
+            itself = a == i and b == j
+            last = upper if itself else lower
+            moved[0] = whole[a, b, 0]
+            _take_opposite(whole, a, b, moved)
+            _update(pair, i, j, 0, last, part, dipole, from_gradient, from_field)
+            whole[a, b, 0] = moved[0]
+            _put_opposite(whole, a, b, last, moved)
+            if not itself:
+                _take_opposite(whole, i, j, moved)
+                _update(pair, a, b, 1, upper, part, dipole, from_gradient, from_field)
+                _put_opposite(whole, i, j, upper, moved)
