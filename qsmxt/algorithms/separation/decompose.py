@@ -51,6 +51,9 @@ REVERSIBLE = 0.5
 #: Static dephasing among spheres, rate over angular frequency.
 SPHERES = 2 * math.pi / (9 * math.sqrt(3))
 
+#: Units in which the six parameters are damped: signals, susceptibilities (ppm), rate (1/s).
+SCALES = (1.0, 1.0, 1.0, 0.1, 0.1, 20.0)
+
 
 @dataclass(frozen=True)
 class DecomposeParameters:
@@ -75,7 +78,7 @@ class DecomposeParameters:
     parameters=DecomposeParameters,
     references=("chen2021",),
     sentence="Para- and diamagnetic sources were separated with the three-pool signal model of DECOMPOSE-QSM.",
-    cost=Cost(bytes_per_voxel=16, bytes_per_echo=4, seconds_per_megavoxel=25.0),
+    cost=Cost(bytes_per_voxel=16, bytes_per_echo=4, seconds_per_megavoxel=5.0),
 )
 def decompose(
     chi: np.ndarray,
@@ -165,7 +168,8 @@ def decompose(
 @kernel
 def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iterations, tolerance, positive, negative):
     count = times.size
-    data = np.empty(2 * count)
+    data, found, trial = np.empty((2, count)), np.empty(6), np.empty(6)
+    normal, factor, step = np.empty((6, 6)), np.empty((6, 6)), np.empty((2, 6))
     for x in range(start, stop):
         for y in range(mask.shape[1]):
             for z in range(mask.shape[2]):
@@ -177,9 +181,10 @@ def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iteratio
                     own = np.float64(chi[min(e, chi.shape[0] - 1), x, y, z])
                     mean += own / count
                     angle = -2.0 / 3.0 * angular * own * times[e]
-                    data[e] = magnitude[e, x, y, z] / scale * np.cos(angle)
-                    data[count + e] = magnitude[e, x, y, z] / scale * np.sin(angle)
-                found = _fit_voxel(data, times, angular, mean, np.float64(rate[x, y, z]), most, iterations, tolerance)
+                    data[0, e] = magnitude[e, x, y, z] / scale * np.cos(angle)
+                    data[1, e] = magnitude[e, x, y, z] / scale * np.sin(angle)
+                _begin(found, times[0], angular, mean, np.float64(rate[x, y, z]), most)
+                _fit_voxel(data, times, angular, most, iterations, tolerance, found, trial, normal, factor, step)
                 total = found[0] + found[1] + found[2]
                 if total > 0:
                     positive[x, y, z] = found[0] * found[3] / total
@@ -187,70 +192,111 @@ def _fit(start, stop, magnitude, chi, rate, mask, times, angular, most, iteratio
 
 
 @kernel
-def _model(p, times, angular, model, slopes):
-    """Signal and its derivatives by (C+, C-, C0, chi+, -chi-, R0), real parts before imaginary ones."""
-    count = times.size
-    a = SPHERES * angular
-    turn = 2.0 / 3.0 * angular
-    for e in range(count):
-        t = times[e]
-        base = np.exp(-p[5] * t)
-        plus, minus = base * np.exp(-a * p[3] * t), base * np.exp(-a * p[4] * t)
-        cp, sp = np.cos(turn * p[3] * t), -np.sin(turn * p[3] * t)
-        cm, sm = np.cos(turn * p[4] * t), np.sin(turn * p[4] * t)
-        model[e] = p[0] * plus * cp + p[1] * minus * cm + p[2] * base
-        model[count + e] = p[0] * plus * sp + p[1] * minus * sm
-        slopes[0, e], slopes[0, count + e] = plus * cp, plus * sp
-        slopes[1, e], slopes[1, count + e] = minus * cm, minus * sm
-        slopes[2, e], slopes[2, count + e] = base, 0.0
-        slopes[3, e] = p[0] * t * plus * (-a * cp + turn * sp)
-        slopes[3, count + e] = p[0] * t * plus * (-a * sp - turn * cp)
-        slopes[4, e] = p[1] * t * minus * (-a * cm - turn * sm)
-        slopes[4, count + e] = p[1] * t * minus * (-a * sm + turn * cm)
-        slopes[5, e], slopes[5, count + e] = -t * model[e], -t * model[count + e]
+def _begin(p, first, angular, chi, rate, most):
+    """The six parameters of the closed form: (C+, C-, C0, chi+, -chi-, R0)."""
+    size = REVERSIBLE * rate / (SPHERES * angular)
+    p[:3] = np.exp(rate * first) / 3
+    p[3] = min(max(1.5 * (size + chi), 0.0), most)
+    p[4] = min(max(1.5 * (size - chi), 0.0), most)
+    p[5] = (1 - REVERSIBLE) * rate
 
 
 @kernel
-def _fit_voxel(data, times, angular, chi, rate, most, iterations, tolerance):
-    """Damped Gauss-Newton steps with bounds; returns the six parameters."""
-    a = SPHERES * angular
-    size = REVERSIBLE * rate / a
-    start = np.exp(rate * times[0]) / 3
-    p = np.array([start, start, start, 0.0, 0.0, (1 - REVERSIBLE) * rate])
-    p[3] = min(max(1.5 * (size + chi), 0.0), most)
-    p[4] = min(max(1.5 * (size - chi), 0.0), most)
-    scales = np.array([1.0, 1.0, 1.0, 0.1, 0.1, 20.0])
-    model, slopes = np.empty(data.size), np.empty((6, data.size))
-    trial_model, trial_slopes = np.empty(data.size), np.empty((6, data.size))
-    _model(p, times, angular, model, slopes)
-    cost = np.sum((data - model) ** 2)
-    damping = 1e-2
-    for _ in range(iterations):
-        left = data - model
-        normal, right = np.empty((6, 6)), np.empty(6)
+def _pools(p, t, angular):
+    """Signals of the pools at time ``t`` for C of 1: without sources, and both parts of those with them."""
+    base, turn = np.exp(-p[5] * t), 2.0 / 3.0 * angular * t
+    plus = base * np.exp(-SPHERES * angular * p[3] * t)
+    minus = base * np.exp(-SPHERES * angular * p[4] * t)
+    return (
+        base, plus * np.cos(turn * p[3]), -plus * np.sin(turn * p[3]),
+        minus * np.cos(turn * p[4]), minus * np.sin(turn * p[4]),
+    )  # fmt: skip
+
+
+@kernel
+def _misfit(p, times, angular, data):
+    """Sum of squared differences of signal and ``data``."""
+    total = 0.0
+    for e in range(times.size):
+        base, real_plus, imag_plus, real_minus, imag_minus = _pools(p, times[e], angular)
+        real = data[0, e] - p[0] * real_plus - p[1] * real_minus - p[2] * base
+        imag = data[1, e] - p[0] * imag_plus - p[1] * imag_minus
+        total += real * real + imag * imag
+    return total
+
+
+@kernel
+def _linearise(p, times, angular, data, normal, right):
+    """Lower half of the normal matrix and right side, in units of :data:`SCALES`."""
+    normal[:] = 0.0
+    right[:] = 0.0
+    a, turn = SPHERES * angular, 2.0 / 3.0 * angular
+    for e in range(times.size):
+        t = times[e]
+        base, rp, ip, rm, im = _pools(p, t, angular)
+        real, imag = p[0] * rp + p[1] * rm + p[2] * base, p[0] * ip + p[1] * im
+        slopes = (
+            (rp * SCALES[0], ip * SCALES[0]),
+            (rm * SCALES[1], im * SCALES[1]),
+            (base * SCALES[2], 0.0),
+            (p[0] * t * (turn * ip - a * rp) * SCALES[3], -p[0] * t * (a * ip + turn * rp) * SCALES[3]),
+            (-p[1] * t * (a * rm + turn * im) * SCALES[4], p[1] * t * (turn * rm - a * im) * SCALES[4]),
+            (-t * real * SCALES[5], -t * imag * SCALES[5]),
+        )
         for i in range(6):
-            right[i] = np.sum(slopes[i] * left) * scales[i]
-            for j in range(6):
-                normal[i, j] = np.sum(slopes[i] * slopes[j]) * scales[i] * scales[j]
-        accepted, moved = False, 0.0
+            right[i] += slopes[i][0] * (data[0, e] - real) + slopes[i][1] * (data[1, e] - imag)
+            for j in range(i + 1):
+                normal[i, j] += slopes[i][0] * slopes[j][0] + slopes[i][1] * slopes[j][1]
+
+
+@kernel
+def _solve(normal, damping, right, factor, step):
+    """Solution for ``normal`` plus ``damping`` by Cholesky's factor; whether there is one."""
+    for i in range(6):
+        for j in range(i + 1):
+            value = normal[i, j] + (damping if i == j else 0.0)
+            for k in range(j):
+                value -= factor[i, k] * factor[j, k]
+            if i > j:
+                factor[i, j] = value / factor[j, j]
+            elif value > 0:
+                factor[i, i] = np.sqrt(value)
+            else:
+                return False
+    for i in range(6):
+        value = right[i]
+        for k in range(i):
+            value -= factor[i, k] * step[k]
+        step[i] = value / factor[i, i]
+    for i in range(5, -1, -1):
+        value = step[i]
+        for k in range(i + 1, 6):
+            value -= factor[k, i] * step[k]
+        step[i] = value / factor[i, i]
+    return True
+
+
+@kernel
+def _fit_voxel(data, times, angular, most, iterations, tolerance, p, trial, normal, factor, steps):
+    """Damped Gauss-Newton steps with bounds from the six parameters ``p``, which become the solution."""
+    cost, damping = _misfit(p, times, angular, data), 1e-2
+    right, step = steps[0], steps[1]
+    for _ in range(iterations):
+        _linearise(p, times, angular, data, normal, right)
+        new = np.inf
         for _ in range(6):
-            damped = normal + damping * np.eye(6)
-            trial = p + np.linalg.solve(damped, right) * scales
-            for i in range(6):
-                trial[i] = max(trial[i], 0.0)
-            trial[3], trial[4] = min(trial[3], most), min(trial[4], most)
-            _model(trial, times, angular, trial_model, trial_slopes)
-            new = np.sum((data - trial_model) ** 2)
-            if new < cost:
-                accepted = True
-                moved = cost - new
-                break
+            if _solve(normal, damping, right, factor, step):
+                for i in range(6):
+                    trial[i] = max(p[i] + step[i] * SCALES[i], 0.0)
+                trial[3], trial[4] = min(trial[3], most), min(trial[4], most)
+                new = _misfit(trial, times, angular, data)
+                if new < cost:
+                    break
             damping *= 10
-        if not accepted:
-            break
-        p, cost = trial, new
-        model[:], slopes[:] = trial_model, trial_slopes
+        if not new < cost:
+            return
+        moved, cost = cost - new, new
+        p[:] = trial
         damping = max(damping * 0.2, 1e-8)
         if moved < tolerance:
-            break
-    return p
+            return
