@@ -145,19 +145,22 @@ def _whole(transfer: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.asarray(transfer, dtype=np.float32), spectrum.shape)
 
 
-def planes_forward(spectrum: np.ndarray, nz: int, make: Planes) -> None:
-    """Transform planes, of rows of length ``nz``, that ``make`` writes right before."""
-    parallel.run(_made_forward, len(spectrum), spectrum, nz, make)
+def planes_forward(spectrum: np.ndarray, nz: int, make: Planes, support: Support | None = None) -> None:
+    """Transform planes, of rows of length ``nz``, that ``make`` writes right before, 0 out of the ``support``."""
+    parallel.run(_made_forward, len(spectrum), spectrum, nz, make, support)
 
 
-def planes_inverse(spectrum: np.ndarray, nz: int, take: Planes) -> list[Any]:
+def planes_inverse(spectrum: np.ndarray, nz: int, take: Planes, support: Support | None = None) -> list[Any]:
     """What ``take`` returns for the planes, transformed back right before; it may write to them."""
-    return parallel.run(_inverse_taken, len(spectrum), spectrum, nz, take)
+    return parallel.run(_inverse_taken, len(spectrum), spectrum, nz, take, support)
 
 
-def planes_exchanged(spectrum: np.ndarray, nz: int, change: Planes) -> None:
-    """Transform planes back, let ``change`` write others in their place, and transform those."""
-    parallel.run(_exchanged, len(spectrum), spectrum, nz, change)
+def planes_exchanged(spectrum: np.ndarray, nz: int, change: Planes, support: Support | None = None) -> None:
+    """Transform planes back, let ``change`` write others in their place, and transform those.
+
+    Both are of interest, and not 0, in the ``support`` alone.
+    """
+    parallel.run(_exchanged, len(spectrum), spectrum, nz, change, support)
 
 
 def rows_changed(spectra: Sequence[np.ndarray], change: Callable[..., None], *arrays: Any) -> None:
@@ -175,23 +178,23 @@ def scale(spectrum: np.ndarray, transfer: np.ndarray) -> None:
     parallel.run(_scale_rows, spectrum.shape[1], spectrum, transfer)
 
 
-def _made_forward(start: int, stop: int, spectrum: np.ndarray, nz: int, make: Planes) -> None:
+def _made_forward(start: int, stop: int, spectrum: np.ndarray, nz: int, make: Planes, support: Support | None) -> None:
     planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
     make(start, stop, planes)
-    _planes_forward(start, stop, planes, spectrum)
+    _planes_forward(start, stop, planes, spectrum, support)
 
 
-def _inverse_taken(start: int, stop: int, spectrum: np.ndarray, nz: int, take: Planes) -> Any:
+def _inverse_taken(start: int, stop: int, spectrum: np.ndarray, nz: int, take: Planes, support: Support | None) -> Any:
     planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
-    _planes_inverse(start, stop, spectrum, planes)
+    _planes_inverse(start, stop, spectrum, planes, support)
     return take(start, stop, planes)
 
 
-def _exchanged(start: int, stop: int, spectrum: np.ndarray, nz: int, change: Planes) -> None:
+def _exchanged(start: int, stop: int, spectrum: np.ndarray, nz: int, change: Planes, support: Support | None) -> None:
     planes = np.empty((stop - start, spectrum.shape[1], nz), dtype=np.float32)
-    _planes_inverse(start, stop, spectrum, planes)
+    _planes_inverse(start, stop, spectrum, planes, support)
     change(start, stop, planes)
-    _planes_forward(start, stop, planes, spectrum)
+    _planes_forward(start, stop, planes, spectrum, support)
 
 
 def _planes_forward(

@@ -41,6 +41,16 @@ class Packing:
         parallel.run(_pack, self.mask.shape[0], volume, self.mask, self._starts, self._counts, self._down, out)
         return out
 
+    def pack_planes(self, start: int, stop: int, planes: np.ndarray, out: np.ndarray) -> None:
+        """Write the values of the ``planes`` from ``start`` to ``stop`` where they belong in ``out``."""
+        here = slice(start, stop)
+        _pack(0, stop - start, planes, self.mask[here], self._starts[here], self._counts[here], self._down, out)
+
+    def unpack_planes(self, start: int, stop: int, values: np.ndarray, planes: np.ndarray) -> None:
+        """The ``planes`` from ``start`` to ``stop`` of the volume of ``values``."""
+        here = slice(start, stop)
+        _unpack(0, stop - start, values, self.mask[here], self._starts[here], self._counts[here], self._up, planes)
+
     def unpack(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """A volume, ``out`` if that is given, with ``values`` where they belong, and 0 elsewhere."""
         if out is None:
