@@ -67,6 +67,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -264,8 +265,10 @@ class _Solver:
         self.for_sum = 1 / (self.coupling + half)
         self.data = SquaredData(domain.field, weights[0], DATA_PENALTY)
         self.relaxation = SquaredData(source_sum, weights[1], RATE_PENALTY)
-        self.target, self.total = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
-        self.data(np.zeros(grid.shape, dtype=np.float32), self.target)
+        nz = grid.shape[2]
+        self._difference, self._data, self._sum = (np.zeros_like(fourier.empty_spectrum(grid.shape)) for _ in range(3))
+        fourier.planes_forward(self._data, nz, partial(_first_planes, self.data))
+        self.total, self._source_sum = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
         start = source_sum * np.minimum(weights[1], np.float32(1))
         self.relaxation(start, self.total)
         self.priors = [Shrinkage(grid), Shrinkage(grid)] if self.l1 else []
@@ -277,34 +280,82 @@ class _Solver:
 
     def step(self) -> float:
         """One iteration; returns the relative change of the paramagnetic map."""
-        half, shape = np.float32(0.5), self.grid.shape
-        difference = fourier.forward(half * (self.right[0] - self.right[1]))
-        fourier.scale(difference, self.for_difference)
-        data = fourier.forward(self.target)
-        fourier.scale(data, self.for_data)
-        difference += data
-        total = fourier.forward(half * (self.right[0] + self.right[1]) + self.coupling * self.total)
-        fourier.scale(total, self.for_sum)
-        a = fourier.inverse(total, shape)
-        self.relaxation(a, self.total)
-        np.copyto(data, difference)
-        fourier.scale(data, self.dipole)
-        self.data(fourier.inverse(data, shape), self.target)
-        t = fourier.inverse(difference, shape)
+        nz, length = self.grid.shape[2], self.grid.shape[0]
+        fourier.planes_forward(self._difference, nz, self._make_difference)
+        fourier.planes_forward(self._sum, nz, self._make_sum)
+        fourier.rows_changed([self._difference, self._data, self._sum], self._solve)
+        fourier.planes_inverse(self._sum, nz, self._take_sum)
+        fourier.planes_exchanged(self._data, nz, partial(self.data.planes, None))
+        sources = [self._source_sum, np.empty_like(self._source_sum)]
+        fourier.planes_inverse(self._difference, nz, partial(self._take_difference, sources[1]))
         moved = 0.0
-        for index, sign in enumerate((np.float32(1), np.float32(-1))):
-            source = half * (a + sign * t)
+        for index, source in enumerate(sources):
             right, old = self.right[index], self.kept[index]
             if self.l1:
                 self.priors[index].step(source, 1 / GRADIENT_PENALTY, right)
             new = np.empty_like(old)
             parallel.run(
-                _keep_positive, shape[0], source, self.mask, self.dual[index], new, right,
+                _keep_positive, length, source, self.mask, self.dual[index], new, right,
                 self.penalty if self.l1 else np.float32(0), np.float32(SIGN_PENALTY),
             )  # fmt: skip
             moved = max(moved, change(new, old))
             self.kept[index] = new
         return moved
+
+    def _make_difference(self, start: int, stop: int, planes: np.ndarray) -> None:
+        """Planes of half the difference of the two right-hand sides."""
+        first, second = (right[start:stop] for right in self.right)
+        _combine(first, second, np.float32(0.5), np.float32(-0.5), planes)
+
+    def _make_sum(self, start: int, stop: int, planes: np.ndarray) -> None:
+        """Planes of half their sum, and of what R2' says of the sum of sources."""
+        first, second = (right[start:stop] for right in self.right)
+        _combine(first, second, np.float32(0.5), np.float32(0.5), planes)
+        _combine(planes, self.total[start:stop], np.float32(1), self.coupling, planes)
+
+    def _solve(self, start: int, stop: int, difference: np.ndarray, data: np.ndarray, total: np.ndarray) -> None:
+        """Rows of the spectra of the difference and sum of sources, and of the field."""
+        _solve_rows(start, stop, difference, data, total, self.for_difference, self.for_data, self.dipole, self.for_sum)
+
+    def _take_sum(self, start: int, stop: int, planes: np.ndarray) -> None:
+        """Planes of the sum of sources; R2' takes its step."""
+        self._source_sum[start:stop] = planes
+        self.relaxation.planes(None, start, stop, planes)
+        self.total[start:stop] = planes
+
+    def _take_difference(self, second: np.ndarray, start: int, stop: int, planes: np.ndarray) -> None:
+        """Planes of the two sources from their sum and difference, the first in place of the sum."""
+        half = np.float32(0.5)
+        _combine(self._source_sum[start:stop], planes, half, -half, second[start:stop])
+        _combine(self._source_sum[start:stop], planes, half, half, self._source_sum[start:stop])
+
+
+def _first_planes(data: SquaredData, start: int, stop: int, planes: np.ndarray) -> None:
+    """What sources of zero leave of the data."""
+    planes[...] = 0
+    data.planes(None, start, stop, planes)
+
+
+@kernel
+def _combine(a, b, x, y, out):
+    """out = x a + y b; ``out`` may be one of them."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                out[i, j, k] = x * a[i, j, k] + y * b[i, j, k]
+
+
+@kernel
+def _solve_rows(start, stop, difference, data, total, for_difference, for_data, dipole, for_sum):
+    for i in range(data.shape[0]):
+        for j in range(start, stop):
+            for k in range(data.shape[2]):
+                r, f, t = difference[i, j, k], data[i, j, k], total[i, j, k]
+                a, b, d, c = for_difference[i, j, k], for_data[i, j, k], dipole[i, j, k], for_sum[i, j, k]
+                real, imag = a * r.real + b * f.real, a * r.imag + b * f.imag
+                difference[i, j, k] = complex(real, imag)
+                data[i, j, k] = complex(d * real, d * imag)
+                total[i, j, k] = complex(c * t.real, c * t.imag)
 
 
 @kernel
