@@ -68,13 +68,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, kernels, parallel
+from qsmxt.algorithms import fourier, kernels
 from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.differences import Shrinkage
-from qsmxt.algorithms.domain import Domain, change, checked_mask, masked
+from qsmxt.algorithms.domain import Domain, checked_mask, masked
 from qsmxt.algorithms.inversion.splitting import DATA_PENALTY, SquaredData
 from qsmxt.algorithms.separation.sources import PRODUCES, Pair, Rates, RelaxivityParameters
 from qsmxt.algorithms.signal import SAMPLE
@@ -265,109 +266,135 @@ class _Solver:
         self.for_sum = 1 / (self.coupling + half)
         self.data = SquaredData(domain.field, weights[0], DATA_PENALTY)
         self.relaxation = SquaredData(source_sum, weights[1], RATE_PENALTY)
-        nz = grid.shape[2]
-        self._difference, self._data, self._sum = (np.zeros_like(fourier.empty_spectrum(grid.shape)) for _ in range(3))
-        fourier.planes_forward(self._data, nz, partial(_first_planes, self.data))
-        self.total, self._source_sum = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
-        start = source_sum * np.minimum(weights[1], np.float32(1))
-        self.relaxation(start, self.total)
         self.priors = [Shrinkage(grid), Shrinkage(grid)] if self.l1 else []
-        self.right = [np.zeros(grid.shape, dtype=np.float32) for _ in range(2)]
+        start = source_sum * np.minimum(weights[1], np.float32(1))
+        self.total = np.empty_like(start)
+        self.relaxation(start, self.total)
         self.kept = [np.float32(0.5) * start for _ in range(2)]
         self.dual = [np.zeros(grid.shape, dtype=np.float32) for _ in range(2)]
-        for right, kept in zip(self.right, self.kept, strict=True):
-            right += np.float32(SIGN_PENALTY) * kept
+        self.source = [np.empty(grid.shape, dtype=np.float32) for _ in range(2)]
+        self._first_spectra()
+
+    def _first_spectra(self) -> None:
+        """Planes between transforms: of the difference of the sources, of the data, and of the sum of the sources."""
+        shape = self.grid.shape
+        first = np.float32(SIGN_PENALTY) * self.kept[0] + self.coupling * self.total
+
+        def data(start: int, stop: int, planes: np.ndarray) -> None:
+            planes[...] = 0
+            self.data.planes(None, start, stop, planes)
+
+        def total(start: int, stop: int, planes: np.ndarray) -> None:
+            planes[...] = first[start:stop]
+
+        self._spectra = [np.zeros_like(fourier.empty_spectrum(shape)) for _ in range(3)]
+        for spectrum, make in zip(self._spectra[1:], (data, total), strict=True):
+            fourier.planes_forward(spectrum, shape[2], make)
 
     def step(self) -> float:
-        """One iteration; returns the relative change of the paramagnetic map."""
-        nz, length = self.grid.shape[2], self.grid.shape[0]
-        fourier.planes_forward(self._difference, nz, self._make_difference)
-        fourier.planes_forward(self._sum, nz, self._make_sum)
-        fourier.rows_changed([self._difference, self._data, self._sum], self._solve)
-        fourier.planes_inverse(self._sum, nz, self._take_sum)
-        fourier.planes_exchanged(self._data, nz, partial(self.data.planes, None))
-        sources = [self._source_sum, np.empty_like(self._source_sum)]
-        fourier.planes_inverse(self._difference, nz, partial(self._take_difference, sources[1]))
-        moved = 0.0
-        for index, source in enumerate(sources):
-            right, old = self.right[index], self.kept[index]
-            if self.l1:
-                self.priors[index].step(source, 1 / GRADIENT_PENALTY, right)
-            new = np.empty_like(old)
-            parallel.run(
-                _keep_positive, length, source, self.mask, self.dual[index], new, right,
-                self.penalty if self.l1 else np.float32(0), np.float32(SIGN_PENALTY),
-            )  # fmt: skip
-            moved = max(moved, change(new, old))
-            self.kept[index] = new
-        return moved
+        """One iteration; returns the relative change of the map that changed most."""
+        difference, data, total = self._spectra
+        nz = self.grid.shape[2]
+        transfers = self.for_difference, self.for_data, self.dipole, self.for_sum
+        fourier.rows_changed(self._spectra, _combine_rows, *transfers)
+        fourier.planes_exchanged(data, nz, partial(self.data.planes, None))
+        fourier.planes_inverse(total, nz, self._take_total)
+        fourier.planes_inverse(difference, nz, self._take_difference)
+        shrink = [
+            prior.planes(source, 1 / GRADIENT_PENALTY) for prior, source in zip(self.priors, self.source, strict=False)
+        ]
+        moved: dict[int, np.ndarray] = {}
+        fourier.planes_forward(difference, nz, partial(self._keep, shrink, moved))
+        fourier.planes_forward(total, nz, self._make_total)
+        changes = np.sum([moved[start] for start in sorted(moved)], axis=0)
+        return max(float(np.sqrt(part / norm)) if norm > 0 else 0.0 for part, norm in changes)
 
-    def _make_difference(self, start: int, stop: int, planes: np.ndarray) -> None:
-        """Planes of half the difference of the two right-hand sides."""
-        first, second = (right[start:stop] for right in self.right)
-        _combine(first, second, np.float32(0.5), np.float32(-0.5), planes)
-
-    def _make_sum(self, start: int, stop: int, planes: np.ndarray) -> None:
-        """Planes of half their sum, and of what R2' says of the sum of sources."""
-        first, second = (right[start:stop] for right in self.right)
-        _combine(first, second, np.float32(0.5), np.float32(0.5), planes)
-        _combine(planes, self.total[start:stop], np.float32(1), self.coupling, planes)
-
-    def _solve(self, start: int, stop: int, difference: np.ndarray, data: np.ndarray, total: np.ndarray) -> None:
-        """Rows of the spectra of the difference and sum of sources, and of the field."""
-        _solve_rows(start, stop, difference, data, total, self.for_difference, self.for_data, self.dipole, self.for_sum)
-
-    def _take_sum(self, start: int, stop: int, planes: np.ndarray) -> None:
-        """Planes of the sum of sources; R2' takes its step."""
-        self._source_sum[start:stop] = planes
+    def _take_total(self, start: int, stop: int, planes: np.ndarray) -> None:
+        self.source[0][start:stop] = planes
         self.relaxation.planes(None, start, stop, planes)
         self.total[start:stop] = planes
 
-    def _take_difference(self, second: np.ndarray, start: int, stop: int, planes: np.ndarray) -> None:
-        """Planes of the two sources from their sum and difference, the first in place of the sum."""
-        half = np.float32(0.5)
-        _combine(self._source_sum[start:stop], planes, half, -half, second[start:stop])
-        _combine(self._source_sum[start:stop], planes, half, half, self._source_sum[start:stop])
+    def _take_difference(self, start: int, stop: int, planes: np.ndarray) -> None:
+        _part(planes, *(source[start:stop] for source in self.source))
 
+    def _keep(
+        self, shrink: list[fourier.Planes], moved: dict[int, np.ndarray], start: int, stop: int, planes: np.ndarray
+    ) -> None:
+        """Splits of gradients and sign of both sources, and what follows for their difference and sum."""
+        right = [np.zeros_like(planes) for _ in range(2)]
+        for make, own in zip(shrink, right, strict=False):
+            make(start, stop, own)
+        inside = self.mask[start:stop]
+        gradient, sign = self.penalty if self.l1 else np.float32(0), np.float32(SIGN_PENALTY)
+        moved[start] = np.array([
+            _keep_positive(source[start:stop], inside, dual[start:stop], kept[start:stop], own, gradient, sign)
+            for source, dual, kept, own in zip(self.source, self.dual, self.kept, right, strict=True)
+        ])  # fmt: skip
+        _compose(*right, self.coupling, self.total[start:stop], planes)
 
-def _first_planes(data: SquaredData, start: int, stop: int, planes: np.ndarray) -> None:
-    """What sources of zero leave of the data."""
-    planes[...] = 0
-    data.planes(None, start, stop, planes)
-
-
-@kernel
-def _combine(a, b, x, y, out):
-    """out = x a + y b; ``out`` may be one of them."""
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            for k in range(out.shape[2]):
-                out[i, j, k] = x * a[i, j, k] + y * b[i, j, k]
-
-
-@kernel
-def _solve_rows(start, stop, difference, data, total, for_difference, for_data, dipole, for_sum):
-    for i in range(data.shape[0]):
-        for j in range(start, stop):
-            for k in range(data.shape[2]):
-                r, f, t = difference[i, j, k], data[i, j, k], total[i, j, k]
-                a, b, d, c = for_difference[i, j, k], for_data[i, j, k], dipole[i, j, k], for_sum[i, j, k]
-                real, imag = a * r.real + b * f.real, a * r.imag + b * f.imag
-                difference[i, j, k] = complex(real, imag)
-                data[i, j, k] = complex(d * real, d * imag)
-                total[i, j, k] = complex(c * t.real, c * t.imag)
+    def _make_total(self, start: int, stop: int, planes: np.ndarray) -> None:
+        planes[...] = self.total[start:stop]
 
 
 @kernel
-def _keep_positive(start, stop, source, mask, dual, kept, right, gradient, sign):
-    """v = source + dual; kept = max(v, 0) in the mask; dual = v - kept; right = gradient right + sign (kept - dual)."""
+def _combine_rows(start, stop, difference, data, total, for_difference, for_data, dipole, for_sum):
+    """Spectra of the difference of the sources, of its field, and of their sum."""
+    for x in range(difference.shape[0]):
+        for y in range(start, stop):
+            for z in range(difference.shape[2]):
+                a, b, f, g = difference[x, y, z], data[x, y, z], for_difference[x, y, z], for_data[x, y, z]
+                real, imag, d = f * a.real + g * b.real, f * a.imag + g * b.imag, dipole[x, y, z]
+                difference[x, y, z] = complex(real, imag)
+                data[x, y, z] = complex(d * real, d * imag)
+                c, h = total[x, y, z], for_sum[x, y, z]
+                total[x, y, z] = complex(h * c.real, h * c.imag)
+
+
+@kernel
+def _part(difference, positive, negative):
+    """Both sources from their ``difference`` and their sum, which stands in ``positive``."""
+    half = np.float32(0.5)
+    for x in range(difference.shape[0]):
+        for y in range(difference.shape[1]):
+            for z in range(difference.shape[2]):
+                a, t = positive[x, y, z], difference[x, y, z]
+                positive[x, y, z] = half * (a + t)
+                negative[x, y, z] = half * (a - t)
+
+
+@kernel
+def _keep_positive(source, mask, dual, kept, right, gradient, sign):
+    """v = source + dual; kept = max(v, 0) in the mask; dual = v - kept; right = gradient right + sign (kept - dual).
+
+    Returns the squares of the change of ``kept`` and of itself.
+    """
     zero = np.float32(0)
-    for x in range(start, stop):
+    change, square = 0.0, 0.0
+    for x in range(source.shape[0]):
         for y in range(source.shape[1]):
-            s, m, d, k, r = source[x, y], mask[x, y], dual[x, y], kept[x, y], right[x, y]
-            for z in range(s.size):
-                v = s[z] + d[z]
-                k[z] = max(v, zero) if m[z] else zero
-                d[z] = v - k[z]
-            for z in range(s.size):
-                r[z] = gradient * r[z] + sign * (k[z] - d[z])
+            moved: Any = zero
+            size: Any = zero
+            for z in range(source.shape[2]):
+                v = source[x, y, z] + dual[x, y, z]
+                k = max(v, zero) if mask[x, y, z] else zero
+                d = k - kept[x, y, z]
+                moved += d * d
+                size += k * k
+                kept[x, y, z] = k
+                dual[x, y, z] = v - k
+                right[x, y, z] = gradient * right[x, y, z] + sign * (k - (v - k))
+            change += moved
+            square += size
+    return change, square
+
+
+@kernel
+def _compose(first, second, coupling, total, difference):
+    """Half the difference of both, and half their sum and the ``total``."""
+    half = np.float32(0.5)
+    for x in range(first.shape[0]):
+        for y in range(first.shape[1]):
+            for z in range(first.shape[2]):
+                a, b = first[x, y, z], second[x, y, z]
+                difference[x, y, z] = half * (a - b)
+                total[x, y, z] = half * (a + b) + coupling * total[x, y, z]
