@@ -150,6 +150,15 @@ def planes_forward(spectrum: np.ndarray, nz: int, make: Planes, support: Support
     parallel.run(_made_forward, len(spectrum), spectrum, nz, make, support)
 
 
+def planes_of(volume: np.ndarray) -> Planes:
+    """What writes the planes of ``volume``, for :func:`planes_forward`."""
+
+    def write(start: int, stop: int, planes: np.ndarray) -> None:
+        planes[...] = volume[start:stop]
+
+    return write
+
+
 def planes_inverse(spectrum: np.ndarray, nz: int, take: Planes, support: Support | None = None) -> list[Any]:
     """What ``take`` returns for the planes, transformed back right before; it may write to them."""
     return parallel.run(_inverse_taken, len(spectrum), spectrum, nz, take, support)

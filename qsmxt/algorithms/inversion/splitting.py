@@ -114,7 +114,7 @@ class Splitting:
             self._spectra = [np.zeros_like(fourier.empty_spectrum(shape)) for _ in range(2)]
             for spectrum, volume in zip(self._spectra, (self._right, self._target), strict=True):
                 if volume is not None:
-                    fourier.planes_forward(spectrum, shape[2], partial(_copy_planes, volume))
+                    fourier.planes_forward(spectrum, shape[2], fourier.planes_of(volume))
             self._right, self._target = None, self._target if data.relaxed else None
 
     def iterate(self, data: DataTerm, iterations: int, tolerance: float, progress: Progress | None = None) -> Any:
@@ -145,7 +145,7 @@ class Splitting:
         if isinstance(self.prior, Shrinkage):
             make = self.prior.planes(self.prior.relax(self.chi), self.threshold)
         else:
-            make = partial(_copy_planes, self.prior.step(self.chi, self.threshold, np.empty_like(self.chi)))
+            make = fourier.planes_of(self.prior.step(self.chi, self.threshold, np.empty_like(self.chi)))
         fourier.planes_forward(spectrum, self.grid.shape[2], make)
 
     def _advance_elsewhere(self, data: DataTerm) -> float:
@@ -155,10 +155,6 @@ class Splitting:
         data(engine.inverse(self.dipole * spectrum, shape), self._target)
         self.prior.step(self.chi, self.threshold, self._right)
         return float(engine.change(self.chi, old))
-
-
-def _copy_planes(volume: np.ndarray, start: int, stop: int, planes: np.ndarray) -> None:
-    planes[...] = volume[start:stop]
 
 
 @kernel
@@ -391,6 +387,11 @@ class DataTerm:
         self.kernel(planes, *parts, self._mu, dual)
         if target is not None:
             target[start:stop] = planes
+
+    def first_planes(self, start: int, stop: int, planes: np.ndarray) -> None:
+        """The step on a prediction of 0, which leaves the first target."""
+        planes[...] = 0
+        self.planes(None, start, stop, planes)
 
     @staticmethod
     def nearest(xp: Any, v: Any, field: Any, weights: Any, mu: float) -> Any:

@@ -204,7 +204,7 @@ class _Solver:
         if engine is HOST:
             self._spectra = [np.zeros_like(fourier.empty_spectrum(self.shape)) for _ in range(len(domains) + 1)]
             for data, spectrum in zip(self.data, self._spectra[1:], strict=True):
-                fourier.planes_forward(spectrum, self.shape[2], partial(_first_planes, data))
+                fourier.planes_forward(spectrum, self.shape[2], data.first_planes)
             return
         self._right, self._targets = engine.zeros(self.shape), [engine.zeros(self.shape) for _ in domains]
         for data, target in zip(self.data, self._targets, strict=True):
@@ -250,12 +250,6 @@ class _Solver:
             if noise:
                 allowed += np.square(NOISE_ALLOWED * noise[index])
             data.reweight(self.weights[index] / (1 + left * left / self.engine.send(allowed)))
-
-
-def _first_planes(data: SquaredData, start: int, stop: int, planes: np.ndarray) -> None:
-    """What a map of zero leaves of the data."""
-    planes[...] = 0
-    data.planes(None, start, stop, planes)
 
 
 @kernel

@@ -154,7 +154,7 @@ class _System:
     def adjoint(self, fields: list[np.ndarray] | np.ndarray) -> np.ndarray:
         """Fields, 0 outside the mask, to a tensor."""
         for field, spectrum in zip(fields, self._fields, strict=True):
-            fourier.planes_forward(spectrum, self.grid.shape[2], partial(_copy_planes, field), self.support)
+            fourier.planes_forward(spectrum, self.grid.shape[2], fourier.planes_of(field), self.support)
         return self._respond(np.empty((6, self.packing.size), dtype=np.float32))
 
     def apply(self, tensor: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -198,10 +198,6 @@ class _System:
             if progress:
                 progress((iteration + 1) / parameters.iterations)
         return x
-
-
-def _copy_planes(volume: np.ndarray, start: int, stop: int, planes: np.ndarray) -> None:
-    planes[...] = volume[start:stop]
 
 
 def _cut_planes(inside: np.ndarray, start: int, stop: int, planes: np.ndarray) -> None:

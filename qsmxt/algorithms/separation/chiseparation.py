@@ -279,16 +279,8 @@ class _Solver:
         """Planes between transforms: of the difference of the sources, of the data, and of the sum of the sources."""
         shape = self.grid.shape
         first = np.float32(SIGN_PENALTY) * self.kept[0] + self.coupling * self.total
-
-        def data(start: int, stop: int, planes: np.ndarray) -> None:
-            planes[...] = 0
-            self.data.planes(None, start, stop, planes)
-
-        def total(start: int, stop: int, planes: np.ndarray) -> None:
-            planes[...] = first[start:stop]
-
         self._spectra = [np.zeros_like(fourier.empty_spectrum(shape)) for _ in range(3)]
-        for spectrum, make in zip(self._spectra[1:], (data, total), strict=True):
+        for spectrum, make in zip(self._spectra[1:], (self.data.first_planes, fourier.planes_of(first)), strict=True):
             fourier.planes_forward(spectrum, shape[2], make)
 
     def step(self) -> float:
@@ -305,7 +297,7 @@ class _Solver:
         ]
         moved: dict[int, np.ndarray] = {}
         fourier.planes_forward(difference, nz, partial(self._keep, shrink, moved))
-        fourier.planes_forward(total, nz, self._make_total)
+        fourier.planes_forward(total, nz, fourier.planes_of(self.total))
         changes = np.sum([moved[start] for start in sorted(moved)], axis=0)
         return max(float(np.sqrt(part / norm)) if norm > 0 else 0.0 for part, norm in changes)
 
@@ -331,9 +323,6 @@ class _Solver:
             for source, dual, kept, own in zip(self.source, self.dual, self.kept, right, strict=True)
         ])  # fmt: skip
         _compose(*right, self.coupling, self.total[start:stop], planes)
-
-    def _make_total(self, start: int, stop: int, planes: np.ndarray) -> None:
-        planes[...] = self.total[start:stop]
 
 
 @kernel
