@@ -13,9 +13,9 @@ _HALF = 16
 
 
 def quantiles(values: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    """Quantiles of float32 ``values`` of any shape, not empty and finite, with linear interpolation, float32.
+    """Quantiles of float32 ``values`` of any shape, not empty, without NaN, with linear interpolation, float32.
 
-    What :func:`numpy.quantile` gives, in a quarter of its time.
+    What :func:`numpy.quantile` gives of finite values, in a quarter of its time.
 
     >>> quantiles(np.array([4, 1, 3, 2], np.float32), (0, 0.5, 1)).tolist()
     [1.0, 2.5, 4.0]
@@ -41,17 +41,18 @@ def quantiles(values: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
         rank = int(position)
         low = ranked(rank)
         part = position - rank
-        found.append(low + part * (ranked(rank + 1) - low) if part > 0 else low)
+        high = ranked(rank + 1) if part > 0 else low
+        found.append(low if high == low else low + part * (high - low))
     return np.array(found, dtype=np.float32)
 
 
 def quantile(values: np.ndarray, fraction: float) -> float:
-    """Quantile of any ``values``, not empty; by counting if they are single precision and finite.
+    """Quantile of any ``values``, not empty; by counting if they are single precision and no NaN.
 
     >>> quantile(np.array([1, 2, np.inf], np.float32), 0.5)
     2.0
     """
-    if values.dtype == np.float32 and np.isfinite(values).all():
+    if values.dtype == np.float32 and not np.isnan(values).any():
         return float(quantiles(values, (fraction,))[0])
     return float(np.quantile(values, fraction))
 
