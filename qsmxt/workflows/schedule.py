@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 
 
@@ -87,9 +87,9 @@ class Schedule:
         return bool(self._left)
 
     @property
-    def units(self) -> set[str]:
+    def units(self) -> Set[str]:
         """Units of which anything is left to run or runs."""
-        return set(self._units)
+        return self._units.keys()
 
     def start(self) -> list[Job]:
         """The jobs to start now; they count as running from here on."""

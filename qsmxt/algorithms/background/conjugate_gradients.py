@@ -115,7 +115,7 @@ def solve_fused(
         square = retreat.total
         meter.tell(count, square / start)
         if square <= tolerance * tolerance * start or count == iterations:
-            engine.run(_add, _add_form, length, direction, step, x)
+            engine.add(x, 1.0, direction, float(step))
             return x, count
         new = square if precondition is None else new
         make = engine.passing(_move, _move_form, direction, step, x, z, np.float32(new / along))
@@ -152,10 +152,6 @@ def dot_form(xp: Any, a: Any, b: Any) -> Any:
 def _retreat_form(xp: Any, image: Any, step: float, residual: Any) -> Any:
     residual -= step * image
     return xp.sum(residual * residual, dtype=xp.float64)
-
-
-def _add_form(xp: Any, direction: Any, step: float, x: Any) -> None:
-    x += step * direction
 
 
 def _move_form(xp: Any, direction: Any, step: float, x: Any, z: Any, factor: float) -> None:
@@ -199,16 +195,6 @@ def _retreat(start, stop, image, step, residual):
                 part += value * value
             total += part
     return total
-
-
-@kernel
-def _add(start, stop, direction, step, x):
-    """x += step * direction."""
-    for i in range(start, stop):
-        for j in range(x.shape[1]):
-            row, along = x[i, j], direction[i, j]
-            for k in range(row.size):
-                row[k] += step * along[k]
 
 
 @kernel

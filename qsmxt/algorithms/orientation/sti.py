@@ -30,6 +30,7 @@ Liu 2010 (doi:10.1002/mrm.22482).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -162,7 +163,7 @@ class _System:
         nz = self.grid.shape[2]
         for component, spectrum in zip(tensor, self._tensor, strict=True):
             fourier.planes_forward(spectrum, nz, self._unpacked(component), self.support)
-        parallel.run(_predict_rows, self.grid.shape[1], self._tensor, self.axes, *self._frequencies, self._fields)
+        self._exchange(_predict, self._tensor, self._fields)
         for spectrum in self._fields:
             fourier.planes_exchanged(spectrum, nz, partial(_cut_planes, self.inside), self.support)
         vectors.add(self._respond(out), 1.0, tensor, float(self.damping))
@@ -170,10 +171,15 @@ class _System:
 
     def _respond(self, out: np.ndarray) -> np.ndarray:
         """The tensor that is the adjoint of the planes of the fields."""
-        parallel.run(_respond_rows, self.grid.shape[1], self._fields, self.axes, *self._frequencies, self._tensor)
+        self._exchange(_respond, self._fields, self._tensor)
         for component, spectrum in zip(out, self._tensor, strict=True):
             fourier.planes_inverse(spectrum, self.grid.shape[2], self._packed(component), self.support)
         return out
+
+    def _exchange(self, change: Callable[..., None], given: np.ndarray, made: np.ndarray) -> None:
+        """Planes of the ``given`` spectra to those of what ``change`` makes of their rows."""
+        arrays = self.axes, *self._frequencies
+        parallel.run(_exchange_rows, self.grid.shape[1], change, given, arrays, made)
 
     def _unpacked(self, values: np.ndarray) -> fourier.Planes:
         return lambda start, stop, planes: self.packing.unpack_planes(start, stop, values, planes)
@@ -226,21 +232,12 @@ def anisotropy(tensor: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return out
 
 
-def _predict_rows(start, stop, tensor, axes, kx, ky, kz, fields):
-    """Rows of the fields of a tensor, of which those across the planes are transformed meanwhile."""
-    for spectrum in tensor:
+def _exchange_rows(start, stop, change, given, arrays, made):
+    """Rows of spectra, transformed across the planes meanwhile."""
+    for spectrum in given:
         fourier.transform(spectrum[:, start:stop], fourier.ACROSS, True)
-    _predict(start, stop, tensor.view(np.float32), axes, kx, ky, kz, fields.view(np.float32))
-    for spectrum in fields:
-        fourier.transform(spectrum[:, start:stop], fourier.ACROSS, False)
-
-
-def _respond_rows(start, stop, fields, axes, kx, ky, kz, tensor):
-    """The adjoint of :func:`_predict_rows`."""
-    for spectrum in fields:
-        fourier.transform(spectrum[:, start:stop], fourier.ACROSS, True)
-    _respond(start, stop, fields.view(np.float32), axes, kx, ky, kz, tensor.view(np.float32))
-    for spectrum in tensor:
+    change(start, stop, given.view(np.float32), *arrays, made.view(np.float32))
+    for spectrum in made:
         fourier.transform(spectrum[:, start:stop], fourier.ACROSS, False)
 
 
