@@ -25,14 +25,18 @@ STEPS = ("qsmxt.workflows.unit", "qsmxt.bids.acquisition", "qsmxt.algorithms.qua
 #: What looks for the input.
 DISCOVERY = ("bids.layout", "qsmxt.bids.queries")
 
-#: Modules that are imported when something of them is used.
+#: Modules that are imported when something of them is used; what others derive classes from is a builtin.
 POSTPONED = (
+    "asyncio",
     "bids.external.inflect",
+    "filelock",
     "nipype.utils.provenance",
     "numpy.f2py",
     "numpy.testing",
+    "scipy.fft",
     "scipy.io",
     "scipy.special",
+    "traits.observation.parsing",
     "urllib.request",
     "yaml",
 )
@@ -100,7 +104,7 @@ class _Postponed(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         if self.importing:
-            return _Name(self.__name__, name)
+            return TimeoutError if name == TimeoutError.__name__ else _Name(self.__name__, name)
         return getattr(importlib.import_module(self.__name__), name)
 
 

@@ -12,9 +12,48 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 CACHING = kernel_cache.choose()
 
+import llvmlite.binding as llvm  # noqa: E402
 import numba  # noqa: E402  (only after the cache folder is settled)
 from numba.core.caching import FunctionCache  # noqa: E402
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen  # noqa: E402
 from numba.core.runtime import rtsys  # noqa: E402
+
+
+class LateLibrary(JITCodeLibrary):
+    """Machine code from the cache without the intermediate code from which it was made.
+
+    numba reads both and looks through all symbols of the latter, which takes two thirds of the time in which a kernel
+    is read. Only a kernel that is compiled later and takes this one in needs it: it is read then.
+    """
+
+    _bitcode: bytes | None = None
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: tuple[str, str, Any]) -> Any:
+        name, kind, data = state
+        if kind != "object":
+            return super()._unserialize(codegen, state)
+        library = codegen.create_library(name)
+        library.enable_object_caching()
+        machine_code, library._bitcode = data
+        library._set_compiled_object(machine_code)
+        library._finalize_final_module()
+        return library
+
+    def _get_module_for_linking(self) -> Any:
+        if self._bitcode is not None and self._shared_module is None:
+            self._shared_module = llvm.parse_bitcode(self._bitcode)
+            self._codegen._engine._load_defined_symbols(self._shared_module)
+        return super()._get_module_for_linking()
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Address of a function of this library."""
+        if self._bitcode is None:
+            return int(super().get_pointer_to_function(name))
+        return int(self._codegen._engine.get_function_address(name))
+
+
+JITCPUCodegen._library_class = LateLibrary
 
 
 class KernelCache(FunctionCache):

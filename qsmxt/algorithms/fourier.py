@@ -355,9 +355,9 @@ def _renew_rows(start, stop, spectrum, gain, data):
 
 def fast_length(length: int, *, even: bool = False) -> int:
     """Smallest length from ``length`` on that transforms fast."""
-    length = max(1, int(length))
+    length, following = max(1, int(length)), scipy.fft.next_fast_len if ducc0 is None else ducc0.fft.good_size
     while True:
-        length = int(scipy.fft.next_fast_len(length, real=True))
+        length = int(following(length, True))
         if not even or length % 2 == 0 or length == 1:
             return length
         length += 1

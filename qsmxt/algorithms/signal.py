@@ -28,6 +28,14 @@ from qsmxt.geometry import Grid
 #: Number of voxels from which quantiles are taken.
 SAMPLE = 200_000
 
+#: Medians of the chi-squared distribution of 1 to 15 degrees of freedom; scipy.special takes longer to import than a
+#: small field map to fit.
+CHI_SQUARED_MEDIANS = (
+    0.454936423119572, 1.386294361119891, 2.3659738843753377, 3.3566939800333224, 4.351460191095526,
+    5.348120627447118, 6.345811195521515, 7.344121497701794, 8.342832692252955, 9.34181776559197,
+    10.340998074391827, 11.34032237742414, 12.339755882563905, 13.33927414909954, 14.338859510956645,
+)  # fmt: skip
+
 #: Half width of the box that smooths the head mask, mm.
 SMOOTHING_HALF_WIDTH = 2.0
 
@@ -80,6 +88,8 @@ def signal_mask(magnitude: np.ndarray, grid: Grid) -> np.ndarray:
 
 def chi_squared_median(degrees: int) -> float:
     """Median of the chi-squared distribution, by which a median of squared misfits tells their variance."""
+    if 0 < degrees <= len(CHI_SQUARED_MEDIANS):
+        return CHI_SQUARED_MEDIANS[degrees - 1]
     return float(2 * special.gammaincinv(degrees / 2, 0.5))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import special
 
-from qsmxt.algorithms.signal import combine_magnitude, noise_level, signal_mask
+from qsmxt.algorithms.signal import chi_squared_median, combine_magnitude, noise_level, signal_mask
 from qsmxt.errors import InputError
 from qsmxt.geometry import Grid
 
@@ -96,3 +97,8 @@ def test_zero_and_misplaced_magnitudes_are_refused():
         signal_mask(np.ones((8, 8, 8), np.float32), Grid((8, 8, 9)))
     with pytest.raises(InputError, match="dimensions"):
         combine_magnitude(np.ones((8, 8), np.float32))
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 7, 15, 16, 40])
+def test_half_of_the_chi_squared_distribution_lies_below_its_median(degrees):
+    assert special.gammainc(degrees / 2, chi_squared_median(degrees) / 2) == pytest.approx(0.5, rel=1e-14)
