@@ -23,7 +23,7 @@ from typing import Any
 STEPS = ("qsmxt.workflows.unit", "qsmxt.bids.acquisition", "qsmxt.algorithms.quality", "qsmxt.algorithms.cropping")
 
 #: What looks for the input.
-DISCOVERY = ("bids.layout", "qsmxt.bids.queries")
+DISCOVERY = ("bids.layout", "sqlalchemy.dialects.sqlite", "qsmxt.bids.queries")
 
 #: Modules that are imported when something of them is used; what others derive classes from is a builtin.
 POSTPONED = (

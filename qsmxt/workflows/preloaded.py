@@ -8,11 +8,15 @@ from qsmxt.lean import STEPS, import_libraries
 #: The stages of the default chain with what they need, masks, and what figures and metrics are made with.
 CHAIN = (
     "threadpoolctl",
+    "numba.np.arrayobj",
+    "numba.cpython.numbers",
     "qsmxt.algorithms.field",
     "qsmxt.algorithms.masking.build",
     "qsmxt.algorithms.inversion",
     "qsmxt.algorithms.referencing",
     "qsmxt.algorithms.statistics.quality",
+    "qsmxt.bids.provenance",
+    "qsmxt.external.brain_extraction",
     "qsmxt.reports.figures",
     "qsmxt.reports.volumes",
     "scipy.ndimage",
