@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmxt.algorithms.statistics.quality_metrics import METRICS
-from qsmxt.bids.atomic import write_text
+from qsmxt.bids.atomic import write_bytes
 from qsmxt.bids.outputs import Derivatives
 from qsmxt.registry.catalogue import catalogue
 from qsmxt.reports import consensus, page
@@ -116,8 +116,8 @@ def write_report(out_dir: Path, subject: str, problems: Mapping[str, str] | None
         "</ol></main>",
         viewers.library(),
     ]
-    text = page.document(f"QSMxT: sub-{subject}", body, viewers.script_digests())
-    return write_text(Derivatives(out_dir).report(subject), text)
+    content = page.document(f"QSMxT: sub-{subject}", body, viewers.script_digests())
+    return write_bytes(Derivatives(out_dir).report(subject), content)
 
 
 def _units(out_dir: Path, subject: str, records: Sequence[dict[str, Any]]) -> list[Unit]:

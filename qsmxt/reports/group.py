@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qsmxt.algorithms.statistics import group as statistics
-from qsmxt.bids.atomic import write_text
+from qsmxt.bids.atomic import write_bytes
 from qsmxt.reports import page
 
 Row = Mapping[str, Any]
@@ -73,7 +73,7 @@ def write_group_report(
     for anchor, title, content in shown:
         sections += [page.heading(2, title, anchor), *content]
     body = [page.heading(1, "QSMxT: group"), *sections, "</main>"]
-    return write_text(out_dir / "group.html", page.document("QSMxT: group", body))
+    return write_bytes(out_dir / "group.html", page.document("QSMxT: group", body))
 
 
 def _missing(missing: Sequence[str]) -> str:

@@ -62,8 +62,8 @@ td.grade { font-weight: 600; white-space: nowrap; min-width: 0; } .good { color:
 SCRIPT = (Path(__file__).parents[1] / "data" / "viewer" / "page.js").read_text(encoding="utf-8")
 
 
-def document(title: str, body: Iterable[str], digests: Iterable[str] = ()) -> str:
-    """The whole page. Its policy lets only this script run, and those of the SHA-256 ``digests`` (base 64).
+def document(title: str, body: Iterable[str], digests: Iterable[str] = ()) -> bytes:
+    """The whole page, UTF-8. Its policy lets only this script run, and those of the SHA-256 ``digests`` (base 64).
 
     Nothing but pictures is loaded, and nothing is asked of the network.
     """
@@ -79,7 +79,8 @@ def document(title: str, body: Iterable[str], digests: Iterable[str] = ()) -> st
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
     )
-    return "\n".join([head, *(part for part in body if part), f"<script>{SCRIPT}</script>\n</body></html>\n"])
+    parts = [head, *(part for part in body if part), f"<script>{SCRIPT}</script>\n</body></html>\n"]
+    return b"\n".join(part.encode() for part in parts)
 
 
 def heading(level: int, text: str, anchor: str = "") -> str:

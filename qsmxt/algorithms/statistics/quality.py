@@ -36,7 +36,8 @@ from typing import Any
 
 import numpy as np
 
-from qsmxt.algorithms import fourier, morphology
+from qsmxt.algorithms import fourier, morphology, parallel
+from qsmxt.algorithms.compiled import kernel
 from qsmxt.algorithms.cropping import Crop, box_of
 from qsmxt.algorithms.domain import PADDING
 from qsmxt.algorithms.kernels import dipole
@@ -187,30 +188,41 @@ def streaking(chi: np.ndarray, mask: np.ndarray, grid: Grid, shells: int = 12) -
     inside = crop.extract(np.asarray(mask, dtype=bool))
     values = crop.extract(chi.astype(np.float32, copy=False))
     values = np.where(inside, values - values[inside].mean(dtype=np.float64), 0).astype(np.float32)
-    spectrum = fourier.forward(values)
-    power = (spectrum.real**2 + spectrum.imag**2) * fourier.spectrum_weights(crop.grid)
-    return cone_ratio(power, crop.grid, shells)
+    return cone_ratio(fourier.forward(values), crop.grid, shells)
 
 
-def cone_ratio(power: np.ndarray, grid: Grid, shells: int = 12) -> float | None:
-    """Mean of ``power`` (half spectrum, weighted by how often a sample occurs) on the cone over that beside it."""
-    kx, ky, kz = fourier.frequencies(grid)
-    radius = np.sqrt(kx * kx + ky * ky + kz * kz)
+def cone_ratio(spectrum: np.ndarray, grid: Grid, shells: int = 12) -> float | None:
+    """Mean power of a half ``spectrum`` on the cone over that beside it, shell by shell."""
+    frequencies = [k.ravel() for k in fourier.frequencies(grid)]
     resolved = [size for size, n in zip(grid.voxel_size, grid.shape, strict=True) if n > 1]
-    nyquist = 0.5 / max(resolved or grid.voxel_size)
-    shell = np.floor((radius / nyquist - 0.1) * (shells / 0.8)).astype(np.int64)
-    valid = (shell >= 0) & (shell < shells)
-    weights = np.broadcast_to(fourier.spectrum_weights(grid), power.shape)
-    cone = np.abs(dipole(grid)) < CONE
-    place = np.where(valid, np.where(cone, shell, shell + shells), 2 * shells).ravel()
-    sums, counts = (
-        np.bincount(place, values.ravel(), 2 * shells + 1)[:-1].reshape(2, shells) for values in (power, weights)
+    per_frequency = np.float32(2 * max(resolved or grid.voxel_size) * shells / 0.8)
+    weights = fourier.spectrum_weights(grid).ravel()
+    power, counts = parallel.total(
+        _shell_power, grid.shape[0], spectrum, dipole(grid), *frequencies, weights, per_frequency, shells
     )
     usable = (counts[0] > 0) & (counts[1] > 0)
     if not usable.any():
         return None
-    on, beside = (total[usable] / count[usable] for total, count in zip(sums, counts, strict=True))
+    on, beside = power[:, usable] / counts[:, usable]
     return float(on.sum() / beside.sum()) if beside.sum() > 0 else None
+
+
+@kernel
+def _shell_power(start, stop, spectrum, dipole, kx, ky, kz, weights, per_frequency, shells):
+    """Power and number of samples on the cone and beside it in shells from a tenth of the Nyquist frequency on."""
+    sums, first = np.zeros((2, 2, shells)), np.float32(shells / 8)
+    for x in range(start, stop):
+        for y in range(ky.size):
+            across = kx[x] * kx[x] + ky[y] * ky[y]
+            for z in range(kz.size):
+                shell = int(np.floor(np.sqrt(across + kz[z] * kz[z]) * per_frequency - first))
+                if 0 <= shell < shells:
+                    place = 0 if abs(dipole[x, y, z]) < CONE else 1
+                    value = spectrum[x, y, z]
+                    square = value.real * value.real + value.imag * value.imag
+                    sums[0, place, shell] += square * weights[z]
+                    sums[1, place, shell] += weights[z]
+    return sums
 
 
 def rim_ratio(chi: np.ndarray, mask: np.ndarray, grid: Grid) -> float | None:
