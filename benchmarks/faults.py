@@ -29,9 +29,6 @@ BY_NATURE = ("qsmxt.toml", "desc-run", "dataset_description", "/crash-", "resour
 #: Part of a page that tells what the steps took.
 TAKEN = re.compile(b"<details><summary>Time and memory</summary>.*?</details>", re.DOTALL)
 
-#: Processes of a run on two processors when a worker has started: besides the program, its tracker and its fork server.
-WITH_WORKERS = 4
-
 
 @dataclass
 class Place:
@@ -110,7 +107,7 @@ def limit_memory(place: Place, process: subprocess.Popen[str], moments: random.R
 
     Not before: OpenBLAS, which numpy and scipy load, asks without end for the memory that it is refused.
     """
-    while len(members(process.pid)) < WITH_WORKERS and process.poll() is None:
+    while process.poll() is None and not has_workers(process.pid):
         time.sleep(0.01)
     for pid in members(process.pid):
         with contextlib.suppress(OSError, ValueError):
@@ -152,14 +149,41 @@ MOUNT_FAULTS = {"disk full": fill_disk, "read-only output": forbid_writing}
 
 def members(session: int) -> list[int]:
     """Processes of a session that are alive."""
-    found = []
+    return list(parents(session))
+
+
+def parents(session: int) -> dict[int, int]:
+    """Processes of a session that are alive, and their parents."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):
-                state, _, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                state, parent, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(own) == session and state != "Z":
-                    found.append(int(entry.name))
+                    found[int(entry.name)] = int(parent)
     return found
+
+
+def has_workers(program: int) -> bool:
+    """Whether there are workers: copies of the fork server, which descends from the program and starts others as well.
+
+    What it starts is a copy for a moment, too.
+    """
+    found = _copies(program)
+    time.sleep(0.02)
+    return bool(found & _copies(program))
+
+
+def _copies(program: int) -> set[int]:
+    found = parents(program)
+    descended = {(process, parent) for process, parent in found.items() if parent in found and parent != program}
+    return {process for process, parent in descended if _command(process) == _command(parent) != b""}
+
+
+def _command(process: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 def remount(folder: Path, option: str) -> bool:

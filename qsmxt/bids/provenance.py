@@ -108,7 +108,8 @@ def write_provenance(
     out_dir
         Root of the derivative dataset.
     unit, records
-        Its name, and the records of its outputs. A record of the group level names its sources as ``used``.
+        Its name, and the records of its outputs. A record of the group level names its sources as ``used``; one of a
+        unit holds the ``digests`` of its sources as they were read.
     run
         What made them.
     roots
@@ -155,7 +156,7 @@ class _Graph:
         """What one record tells."""
         sources = [str(source) for source in record.get("sources", ())]
         for source in sources:
-            self._source(source)
+            self._source(source, record.get("digests", {}).get(source))
         if record.get("steps"):
             self._add_steps(record, sources)
         elif record.get("files"):
@@ -221,12 +222,13 @@ class _Graph:
         self.entities[identifier] = {"Id": identifier, "Label": f"{name}: {label}", "GeneratedBy": made}
         return identifier
 
-    def _source(self, source: str) -> None:
+    def _source(self, source: str, sha256: str | None = None) -> None:
         """A file of another dataset; those of this one are described by their sidecars."""
         dataset, _, place = source.removeprefix("bids:").partition(":")
         if source.startswith("bids:") and dataset:
             entity = {"Id": source, "Label": Path(place).name, "AtLocation": place}
-            self.entities[source] = {**entity, **self._digest(dataset, unquote(place))}
+            known = {"Digest": {"sha256": sha256}} if sha256 else self._digest(dataset, unquote(place))
+            self.entities[source] = {**entity, **known}
 
     def _digest(self, dataset: str, place: str) -> dict[str, dict[str, str]]:
         """``Digest`` of a file that can be read, or nothing."""

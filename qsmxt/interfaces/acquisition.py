@@ -10,7 +10,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, traits
 
 from qsmxt.interfaces.base import Interface, StateOutputSpec
-from qsmxt.interfaces.state import State, describe_grid, digest, digest_files, save_arrays
+from qsmxt.interfaces.state import State, describe_grid, digest, digest_each, digest_files, save_arrays
 
 
 class FingerprintInputSpec(BaseInterfaceInputSpec):
@@ -25,6 +25,7 @@ class FingerprintOutputSpec(TraitedSpec):
     """A digest."""
 
     fingerprint = traits.Str(desc="digest of the contents of the unit's images and of its metadata")
+    digests = traits.List(traits.Str(), desc="SHA-256 of every image")
 
 
 class Fingerprint(Interface):
@@ -41,8 +42,11 @@ class Fingerprint(Interface):
         unit = ProcessingUnit.from_dict(json.loads(self.inputs.unit))
         masks = json.loads(self.inputs.masks)
         spin_echo = json.loads(self.inputs.spin_echo)
-        files = [*(str(path) for path in unit.files()), *masks.values(), *spin_echo.get("files", ())]
-        self._results["fingerprint"] = digest(digest_files(files), unit.to_dict(), list(masks), spin_echo)
+        images = [str(path) for path in unit.files()]
+        others = [*masks.values(), *spin_echo.get("files", ())]
+        self._results["digests"] = digest_each(images)
+        contents = digest(self._results["digests"], digest_files(others))
+        self._results["fingerprint"] = digest(contents, unit.to_dict(), list(masks), spin_echo)
 
 
 class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
@@ -50,6 +54,7 @@ class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):
 
     unit = traits.Str(mandatory=True, desc="processing unit (JSON)")
     fingerprint = traits.Str(mandatory=True, desc="digest of its files")
+    digests = traits.List(traits.Str(), desc="SHA-256 of every image")
     reading = traits.Str("{}", usedefault=True, desc="phase sign and range (JSON)")
     masks = traits.Str("{}", usedefault=True, desc="masks made elsewhere: file by name (JSON)")
     spin_echo = traits.Str("{}", usedefault=True, desc="map of R2 or train of spin echoes (JSON)")
@@ -105,6 +110,7 @@ class LoadAcquisition(Interface):
             notes=list(acquired.notes),
             statistics={"has_magnitude": bool(acquired.has_magnitude), "echoes": len(acquired.echo_times)},
             corrections=dict(acquired.corrections),
+            digests=list(self.inputs.digests),
         )
         self._results["state"] = state.to_json()
 

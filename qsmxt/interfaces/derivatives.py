@@ -77,8 +77,10 @@ class WriteDerivatives(Interface):
             )
             files[name] = path.relative_to(derivatives.out_dir).as_posix()
         record = derivatives.logs(unit.subject) / f"{unit.name}_{self.inputs.label}.json"
+        images = sources(unit, self.inputs.bids_dir)
         values = make_record(unit, state, files, self.inputs.version)
-        write_json(record, {**values, "output": self.inputs.label, "sources": sources(unit, self.inputs.bids_dir)})
+        origin = {"sources": images, "digests": dict(zip(images, state.digests, strict=False))}
+        write_json(record, {**values, "output": self.inputs.label, **origin})
         fingerprint = digest(state.fingerprint, list(self.inputs.artifacts), self.inputs.code)
         self._results.update(folder=str(derivatives.out_dir), record=str(record), fingerprint=fingerprint)
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,8 @@ class State:
         Numbers worth reporting, by step.
     corrections
         Corrections of the input, for sidecars.
+    digests
+        SHA-256 of the images of the unit, file by file.
     """
 
     fingerprint: str
@@ -51,6 +52,7 @@ class State:
     notes: list[str] = field(default_factory=list)
     statistics: dict[str, Any] = field(default_factory=dict)
     corrections: dict[str, Any] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Text that :meth:`from_json` reads back."""
@@ -118,11 +120,15 @@ def digest(*values: Any) -> str:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def digest_files(files: list[str]) -> str:
-    """Digest of the contents of files, in the order given."""
-    whole = hashlib.blake2b(digest_size=16)
+def digest_files(files: Sequence[str]) -> str:
+    """Digest of the contents of files and of their names, in the order given."""
+    return digest(digest_each(files), [Path(file).name for file in files])
+
+
+def digest_each(files: Sequence[str]) -> list[str]:
+    """SHA-256 of the contents of every file."""
+    found = []
     for file in files:
         with Path(file).open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-        whole.update(os.fsencode(Path(file).name))
-    return whole.hexdigest()
+            found.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return found

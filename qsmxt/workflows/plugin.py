@@ -6,11 +6,13 @@ times a second, collects garbage each time and hashes every input before it send
 keeps a processor busy; here a worker finds out by itself that a node was done before.
 
 nipype's own plugin also waits for ever when a worker is killed (for want of memory, say); here its task is repeated
-once, alone, and fails if it is killed again.
+once, alone, and fails if it is killed again. The same happens where the thread ends that hands nodes to workers, which
+needs memory as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -19,7 +21,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ from qsmxt.workflows.startup import start_fork_server
 from qsmxt.workflows.taken import reset_peak_memory, taken_by
 
 logger = logging.getLogger("qsmxt")
+
+#: Seconds after which it is made sure that somebody still waits for the workers.
+PULSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,19 @@ class LocalPlugin(PluginBase):
 
     def close(self) -> None:
         """Send the workers away as soon as they are done with what they do."""
-        self._pool.shutdown(cancel_futures=True)
+        dismiss(self._pool)
 
     def _wait(self) -> None:
         """Wait until a node ends, and go on."""
-        self._end(self._ended.get())
+        while True:
+            try:
+                number = self._ended.get(timeout=PULSE)
+            except queue.Empty:
+                if not is_served(self._pool):
+                    give_up(self._running.values())
+            else:
+                break
+        self._end(number)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -183,13 +196,22 @@ class LocalPlugin(PluginBase):
     def _start(self, number: Any) -> None:
         self._tell(self._nodes[number], "start")
         try:
-            future = self._pool.submit(run_measured, self._nodes[number], self._updatehash)
-        except BrokenProcessPool:
-            self._pool.shutdown(wait=False)
-            self._pool = self._new_pool(self.processors)
-            future = self._pool.submit(run_measured, self._nodes[number], self._updatehash)
+            future = self._submit(number)
+        except Exception as error:  # not even a thread can be started
+            future = Future()
+            future.set_exception(error)
         self._running[number] = future
         future.add_done_callback(lambda _: self._ended.put(number))
+
+    def _submit(self, number: int) -> Future[Answer]:
+        if is_served(self._pool):
+            with contextlib.suppress(BrokenProcessPool):
+                return self._pool.submit(run_measured, self._nodes[number], self._updatehash)
+        else:
+            give_up(self._running.values())
+        dismiss(self._pool)
+        self._pool = self._new_pool(self.processors)
+        return self._pool.submit(run_measured, self._nodes[number], self._updatehash)
 
     def _end(self, number: int) -> None:
         """Take what a worker says of a node, and let the schedule know."""
@@ -228,11 +250,41 @@ class LocalPlugin(PluginBase):
 
     def _repeat_alone(self, node: Any) -> Answer:
         """Run the node of a lost worker again, in a process of its own, while nothing else runs."""
-        with self._new_pool(1) as pool:
-            try:
-                return pool.submit(run_measured, node, self._updatehash).result()
-            except BrokenProcessPool:
-                return Answer([_LOST.format(node=node.fullname, memory=node.mem_gb)])
+        pool = self._new_pool(1)
+        try:
+            future = pool.submit(run_measured, node, self._updatehash)
+            while not wait([future], PULSE).done:
+                if not is_served(pool):
+                    give_up([future])
+            return future.result()
+        except BrokenProcessPool:
+            return Answer([_LOST.format(node=node.fullname, memory=node.mem_gb)])
+        except Exception as error:
+            return Answer(format_exception(error))
+        finally:
+            dismiss(pool)
+
+
+def is_served(pool: ProcessPoolExecutor) -> bool:
+    """Whether the thread lives that hands nodes to the workers of ``pool`` and takes their answers, or will be made."""
+    thread: Any = pool._executor_manager_thread
+    return thread is None or bool(thread.is_alive())
+
+
+def dismiss(pool: ProcessPoolExecutor) -> None:
+    """Send the workers of ``pool`` away as soon as they are done, or at once if nobody waits for them any more."""
+    served = is_served(pool)
+    if not served:
+        for worker in list((pool._processes or {}).values()):
+            worker.kill()
+    pool.shutdown(wait=served, cancel_futures=True)
+
+
+def give_up(futures: Iterable[Future[Answer]]) -> None:
+    """Nobody waits for these any more."""
+    for future in list(futures):
+        if not future.done():
+            future.set_exception(BrokenProcessPool("the thread that waits for workers has ended"))
 
 
 _LOST = (

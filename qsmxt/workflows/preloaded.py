@@ -19,6 +19,7 @@ CHAIN = (
     "qsmxt.external.brain_extraction",
     "qsmxt.reports.figures",
     "qsmxt.reports.volumes",
+    "qsmxt.workflows.plugin",
     "scipy.ndimage",
 )
 

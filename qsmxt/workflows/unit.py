@@ -119,7 +119,7 @@ class _Builder:
                 code=self.context.code,
             ),
         )
-        self.workflow.connect(fingerprint, "fingerprint", load, "fingerprint")
+        self.workflow.connect([(fingerprint, load, [("fingerprint", "fingerprint"), ("digests", "digests")])])
 
     def add_group(self, group: Group) -> None:
         """One node for a group of methods."""

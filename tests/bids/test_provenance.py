@@ -130,3 +130,16 @@ def test_table_of_provenance_explains_the_label(tmp_path, name):
     write_provenance(tmp_path, "sub-1_T2starw", [_record()])
     text = (tmp_path / "prov" / name).read_text()
     assert "prov-qsmxt\t" in text if name.endswith("tsv") else set(json.loads(text)) == {"description"}
+
+
+def test_a_source_has_the_digest_of_what_was_read_even_if_the_file_has_changed_since(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    file = raw / SOURCES[0].rpartition(":")[2]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"later")
+    for record, digest in (
+        (_record(digests={SOURCES[0]: "ab"}), "ab"),
+        (_record(), hashlib.sha256(b"later").hexdigest()),
+    ):
+        write_provenance(out, "sub-1_T2starw", [record], roots={"raw": raw})
+        assert _objects(out)[SOURCES[0]][1]["Digest"] == {"sha256": digest}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
+from qsmxt.workflows import plugin
 from qsmxt.workflows.plugin import LocalPlugin
 
 
@@ -51,10 +53,10 @@ def _workflow(folder, times):
 
 
 def _run(workflow, statuses):
-    plugin = LocalPlugin(
+    local = LocalPlugin(
         plugin_args={"n_procs": 2, "memory_gb": 8, "status_callback": lambda node, s: statuses.append((node.name, s))}
     )
-    return workflow.run(plugin=plugin)
+    return workflow.run(plugin=local)
 
 
 def test_a_task_killed_once_is_repeated(tmp_path):
@@ -73,6 +75,40 @@ def test_a_task_killed_for_ever_fails_and_the_others_finish(tmp_path):
     assert {name for name, status in statuses if status == "end"} == {f"harmless{n}" for n in range(4)}
     (crash,) = (tmp_path / "crash").glob("crash-*-victim-*.txt")
     assert "killed twice, most likely for want of memory" in crash.read_text()
+
+
+def test_nodes_are_run_again_if_nobody_waits_for_the_workers_any_more(tmp_path, monkeypatch):
+    from concurrent.futures import process
+
+    served, threads = process._ExecutorManagerThread.run, []
+
+    def end_at_once_the_first_time(self):
+        threads.append(self)
+        if len(threads) > 1:
+            served(self)
+
+    monkeypatch.setattr(process._ExecutorManagerThread, "run", end_at_once_the_first_time)
+    monkeypatch.setattr(plugin, "PULSE", 0.2)
+    statuses: list = []
+    _run(_workflow(tmp_path, times=0), statuses)
+    assert {name for name, status in statuses if status == "end"} == {"victim", *(f"harmless{n}" for n in range(4))}
+    assert len(threads) > 1
+
+
+def test_a_node_that_cannot_be_handed_to_a_worker_fails_alone(tmp_path, monkeypatch):
+    submit, refused = ProcessPoolExecutor.submit, []
+
+    def refuse_once(self, *arguments):
+        if not refused:
+            refused.append(True)
+            raise RuntimeError("can't start new thread")
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", refuse_once)
+    statuses: list = []
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        _run(_workflow(tmp_path, times=0), statuses)
+    assert sorted(status for _, status in statuses if status != "start") == ["end"] * 4 + ["exception"]
 
 
 def test_the_working_folder_stays(tmp_path):
