@@ -34,8 +34,11 @@ TURNS = 5
 #: Nodes that read images and write maps, which every program has to do.
 _IMAGES = ("load", "write_")
 
-#: Nodes that are no methods, and the estimate (GB) from which a node's memory tells something about its method.
-_BESIDE, _TELLING = ("fingerprint", "load", "write_", "publish_", "figures_"), 0.25
+#: Nodes that are no methods.
+_BESIDE = ("fingerprint", "load", "write_", "publish_", "figures_")
+
+#: Nodes that hold no images: their memory is that of the process.
+_RESTING = ("fingerprint", "publish_")
 
 
 def write_many(root: Path, subjects: int, echoes: int) -> None:
@@ -153,10 +156,14 @@ def weigh(folder: Path) -> list[tuple[str, str, str]]:
             each = [p / s for p, s in zip(part, seconds, strict=True)]
             share = f"{100 * sum(part) / sum(seconds):.0f} % ({100 * min(each):.0f} to {100 * max(each):.0f})"
             rows.append((f"160^3, BIDS, nipype and report{what}", f"{share} of {_mean_of(seconds)} s {clock}", "25 %"))
-    for name, row in nodes.items():
-        peak, estimate = float(row["peak_gb"]), float(row["estimated_gb"])
-        if estimate > _TELLING:
-            rows.append((f"160^3, peak of {name}", f"{peak:.2f} GB, estimated {estimate:.2f}", "within 20 %"))
+    out = folder / "outw"
+    run(folder / "one", out, "participant", "-w", folder / "workw", "--nprocs", 2, "--resource-monitor")
+    for place, taken in (("in the program", nodes), ("in a worker", _taken_by_nodes(out))):
+        for name, row in taken.items():
+            peak, estimate = float(row["peak_gb"]), float(row["estimated_gb"])
+            if not name.startswith(_RESTING):
+                told = f"{peak:.2f} GB, estimated {estimate:.2f}: {100 * (peak / estimate - 1):+.0f} %"
+                rows.append((f"160^3, peak of {name} {place}", told, "within 20 %"))
     return rows
 
 

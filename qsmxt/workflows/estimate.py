@@ -9,8 +9,8 @@ from qsmxt.bids.units import ProcessingUnit
 from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.workflows.plan import Group, Plan, Step
 
-#: What an interpreter with all libraries takes, bytes.
-INTERPRETER = 1.85e8
+#: What a worker with all libraries holds, bytes, and the program beyond it, GB, where nodes run in it.
+INTERPRETER, PROGRAM_GB = 1.1e8, 0.12
 
 #: CPU seconds per megavoxel: to import one echo, to write one map, to draw one unit.
 READING, WRITING, DRAWING = 0.06, 0.01, 0.13
@@ -66,7 +66,7 @@ def estimate_group(group: Group, size: Size) -> Estimate:
     peak = 0.0
     for step in group.steps:
         held = size.bytes_of({*made, *step.consumes, *step.optional} - set(step.produces))
-        own = step.cost.bytes_for(size.voxels, size.echoes) + max(step.cost.fixed_bytes, INTERPRETER)
+        own = step.cost.bytes_for(size.voxels, size.echoes) + step.cost.fixed_bytes + INTERPRETER
         peak = max(peak, held + own)
         made.update(step.produces)
     seconds = sum(_seconds(step, size) for step in group.steps)
@@ -81,13 +81,13 @@ def _seconds(step: Step, size: Size) -> float:
 def estimate_writing(names: Iterable[str], size: Size) -> Estimate:
     """A map in memory, as file and compressed."""
     names = list(names)
-    memory = 34.0 * size.voxels + INTERPRETER
+    memory = 16.0 * size.voxels + INTERPRETER
     return Estimate(memory / _BYTES_PER_GB, WRITING * len(names) * size.voxels / 1e6, 1)
 
 
 def estimate_drawing(size: Size) -> Estimate:
     """Maps, drawings, and spectra of the quality metrics."""
-    return Estimate((76.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
+    return Estimate((50.0 * size.voxels + INTERPRETER) / _BYTES_PER_GB, DRAWING * size.voxels / 1e6, 1)
 
 
 def estimate_plan(plan: Plan, size: Size, saved: Iterable[str]) -> dict[str, Estimate]:

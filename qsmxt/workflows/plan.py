@@ -292,7 +292,7 @@ def _mask_method(sections: tuple[str, ...]) -> Method:
     needs = tuple(dict.fromkeys(_LOOKED_AT[source] for source in sources if source in _LOOKED_AT))
     wished = ("magnitude", "echo_times", "phase_quality", "fit_quality", *(("t1w",) if "t1w" in sources else ()))
     optional = tuple(name for name in wished if name not in needs)
-    cost = Cost(25, 1.5e8, 2, 0.2)
+    cost = Cost(bytes_per_voxel=12, seconds_per_megavoxel=0.2)
     made = ("mask", "reliable_mask", *(("support_mask",) if any(map(_has_support, sections)) else ()))
     return Method(key, "Mask", stage, needs, made, _not_run, object, optional, cost=cost)
 

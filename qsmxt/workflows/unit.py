@@ -30,7 +30,7 @@ _STATE_INPUTS = ("state", "second", "third")
 
 @dataclass(frozen=True)
 class Context:
-    """What all units of a run share."""
+    """What all units of a run share; a process in which nodes run holds ``held_gb`` besides what they need."""
 
     bids_dir: Path
     out_dir: Path
@@ -38,6 +38,7 @@ class Context:
     code: str
     threads: int = 1
     work_dir: Path = Path("work")
+    held_gb: float = 0.0
 
 
 def unit_node_name(unit: ProcessingUnit) -> str:
@@ -96,7 +97,7 @@ class _Builder:
 
         needs = self.estimates.get(estimate or name, Estimate(0.2, 0.1, 1))
         threads = max(1, min(needs.threads, self.context.threads))
-        node = pe.Node(interface, name=name, mem_gb=round(needs.mem_gb, 3), n_procs=threads)
+        node = pe.Node(interface, name=name, mem_gb=round(needs.mem_gb + self.context.held_gb, 3), n_procs=threads)
         node.cpu_seconds = needs.cpu_seconds
         self.nodes[name] = node
         self.workflow.add_nodes([node])

@@ -153,7 +153,7 @@ def test_resources_come_from_the_estimates(tmp_path: Path, monkeypatch: pytest.M
     small, large = Dataset(tmp_path / "small"), Dataset(tmp_path / "large")
     small.gradient_echo("sub-1", shape=(8, 8, 8))
     for dataset in (small, large):
-        dataset.gradient_echo("sub-2", shape=(128, 160, 128) if dataset is large else (8, 8, 8))
+        dataset.gradient_echo("sub-2", shape=(160, 200, 160) if dataset is large else (8, 8, 8))
     asked = {}
     for name in ("small", "large"):
         assert cluster.main(["slurm", name, "out", "--scripts", name + "-jobs", *SKIP]) == 0
