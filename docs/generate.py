@@ -125,9 +125,8 @@ def _method_text(method: CataloguedMethod) -> str:
         parts.append(table(head, (_parameter_row(method, declared) for declared in method.declarations)))
     parts.append(
         f"Memory {cost.bytes_per_voxel:g} bytes a voxel"
-        + (f", {cost.bytes_per_echo:g} more for every echo," if cost.bytes_per_echo else "")
-        + f" and {cost.fixed_bytes / 1e6:g} MB; about "
-        f"{cost.seconds_per_megavoxel:g} s of processor time per million voxels.\n"
+        + (f", {cost.bytes_per_echo:g} more for every echo" if cost.bytes_per_echo else "")
+        + f"; about {cost.seconds_per_megavoxel:g} s of processor time per million voxels.\n"
     )
     known = bibliography()
     parts += [f"- {known[key].text()}" for key in method.references if key in known]

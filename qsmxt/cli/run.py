@@ -227,7 +227,7 @@ def process(
 ) -> list[Outcome]:
     """Run the units, and write what belongs to the dataset as a whole whatever happens to them."""
     from qsmxt.workflows.dataset import Finisher, finish_dataset, start_dataset
-    from qsmxt.workflows.estimate import PROGRAM_GB
+    from qsmxt.workflows.estimate import HELD_GB
     from qsmxt.workflows.execution import is_serial
     from qsmxt.workflows.participants import run_units
     from qsmxt.workflows.resources import threads_per_node
@@ -236,7 +236,7 @@ def process(
 
     out_dir, work_dir = options.out_dir.resolve(), options.work_dir.resolve()
     threads = threads_per_node(resources, len(prepared))
-    held_gb = PROGRAM_GB if is_serial(resources) else 0.0
+    held_gb = HELD_GB if is_serial(resources) else 0.0
     context = Context(options.bids_dir.resolve(), out_dir, version(), code_digest(), threads, work_dir, held_gb)
     subjects = sorted({item.unit.subject for item in prepared} | {outcome.subject for outcome in skipped})
     facts = run_facts(options)

@@ -45,8 +45,8 @@ class Fingerprint(Interface):
         images = [str(path) for path in unit.files()]
         others = [*masks.values(), *spin_echo.get("files", ())]
         self._results["digests"] = digest_each(images)
-        contents = digest(self._results["digests"], digest_files(others))
-        self._results["fingerprint"] = digest(contents, unit.to_dict(), list(masks), spin_echo)
+        contents = self._results["digests"], digest_files(others)
+        self._results["fingerprint"] = digest(*contents, unit.to_dict(), list(masks), spin_echo)
 
 
 class LoadAcquisitionInputSpec(BaseInterfaceInputSpec):

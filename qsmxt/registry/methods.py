@@ -101,12 +101,11 @@ class Cost:
     """What one run needs: memory beyond its inputs, its products included, and threads.
 
     The memory is ``bytes_per_voxel`` of the grid, ``bytes_per_echo`` more per voxel for every echo (coil and echo, spin
-    echo, orientation) that it is given, and ``fixed_bytes`` if it needs more than
-    an interpreter. ``seconds_per_megavoxel`` is CPU time at the default parameters, for planning only.
+    echo, orientation) that it is given. ``seconds_per_megavoxel`` is CPU time at the default parameters, for planning
+    only.
     """
 
     bytes_per_voxel: float = 32.0
-    fixed_bytes: float = 0.0
     threads: int = 2
     seconds_per_megavoxel: float = 1.0
     bytes_per_echo: float = 0.0

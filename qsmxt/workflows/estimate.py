@@ -10,7 +10,7 @@ from qsmxt.registry.artifacts import ARTIFACTS
 from qsmxt.workflows.plan import Group, Plan, Step
 
 #: What a worker with all libraries holds, bytes, and the program beyond it, GB, where nodes run in it.
-INTERPRETER, PROGRAM_GB = 1.1e8, 0.12
+INTERPRETER, HELD_GB = 1.1e8, 0.12
 
 #: CPU seconds per megavoxel: to import one echo, to write one map, to draw one unit.
 READING, WRITING, DRAWING = 0.06, 0.01, 0.13
@@ -66,7 +66,7 @@ def estimate_group(group: Group, size: Size) -> Estimate:
     peak = 0.0
     for step in group.steps:
         held = size.bytes_of({*made, *step.consumes, *step.optional} - set(step.produces))
-        own = step.cost.bytes_for(size.voxels, size.echoes) + step.cost.fixed_bytes + INTERPRETER
+        own = step.cost.bytes_for(size.voxels, size.echoes) + INTERPRETER
         peak = max(peak, held + own)
         made.update(step.produces)
     seconds = sum(_seconds(step, size) for step in group.steps)

@@ -114,7 +114,6 @@ def _echo_by_echo(chosen: list[Method], known: set[str]) -> list[Method]:
     stage, key = ECHO_STEP.split(".")
     cost = Cost(
         max(method.cost.bytes_for(1, 1) for method in chain) + 8,
-        max(method.cost.fixed_bytes for method in chain),
         max(method.cost.threads for method in chain),
         4 * sum(method.cost.seconds_per_megavoxel for method in chain),
         bytes_per_echo=4,

@@ -282,7 +282,8 @@ def _candidates(settings: Settings, echoes: int) -> tuple[list[Method], dict[str
 
 
 def _handing_on(stage: str, given: str, made: str) -> Method:
-    return Method(NO_METHOD, f"No {stage}", stage, (given,), (made,), _not_run, object, cost=Cost(0, 0, 1, 0))
+    cost = Cost(bytes_per_voxel=0, threads=1, seconds_per_megavoxel=0)
+    return Method(NO_METHOD, f"No {stage}", stage, (given,), (made,), _not_run, object, cost=cost)
 
 
 def _mask_method(sections: tuple[str, ...]) -> Method:

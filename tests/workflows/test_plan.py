@@ -148,7 +148,7 @@ def test_every_parameter_is_spelled_out_in_the_plan():
 
 def test_memory_follows_the_dearest_step():
     def step(name, bytes_per_voxel, consumes=("total_field",), produces=("local_field",), bytes_per_echo=0.0):
-        return Step(name, {}, consumes, (), produces, Cost(bytes_per_voxel, 0.0, 2, 1.0, bytes_per_echo))
+        return Step(name, {}, consumes, (), produces, Cost(bytes_per_voxel, 2, 1.0, bytes_per_echo))
 
     size = Size(10_000_000, 4)
     cheap = estimate_group(Group("g", "qsm", (step("a", 10),)), size)
